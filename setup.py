@@ -33,7 +33,6 @@ setup(
         "pillow>=10",
     ],
     extras_require={
-        "data": ["tinysoundfont>=0.3.6", "mido>=1.3"],
         "dev": ["pytest>=8", "ruff>=0.9", "hypothesis>=6.100"],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},
