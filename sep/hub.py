@@ -1,0 +1,132 @@
+"""Model folders: config.json and model.safetensors, nothing that could execute when loaded."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sep.errors import ModelError
+from sep.model import QueryNet
+
+FORMAT = 1
+
+
+def save_pretrained(
+    model: QueryNet,
+    folder: str | Path,
+    encoder: str | Path | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder; an existing one is replaced only when the new one is complete.
+
+    Args:
+        model: the separator.
+        folder: where to write config.json and model.safetensors.
+        encoder: folder of the query encoder, copied to `encoder/` so that the model folder can be
+            moved and used alone.
+        provenance: training facts to keep (stage, step, seed, scores), JSON-serialisable.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "model": model.config,
+        "provenance": provenance or {},
+    }
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        if encoder is not None:
+            shutil.copytree(encoder, temporary / "encoder")
+            described = json.loads((temporary / "encoder" / "config.json").read_text())
+            config["encoder"] = {k: described.get(k) for k in ("name", "fingerprint")}
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors")
+        (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        os.chmod(temporary, 0o755)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put the finished folder `new` in the place of `folder` by renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a model folder.
+
+    Raises:
+        ModelError: the folder or its config is missing or of another kind.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no model here (config.json is missing)") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(config, dict) or "model" not in config:
+        raise ModelError(f"{path}: not the configuration of a separator")
+    if config.get("format") != FORMAT:
+        raise ModelError(f"{path}: format {config.get('format')} is not {FORMAT}; train it again")
+    return config
+
+
+def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> QueryNet:
+    """Load a separator in eval mode from a model folder.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights do not fit the configuration.
+    """
+    config, path = read_config(folder), Path(folder) / "model.safetensors"
+    try:
+        model = QueryNet(**config["model"])
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; copy the whole model folder") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: damaged ({error}); copy or train the model again") from None
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{folder}: weights and config.json do not fit ({reason})") from None
+    return model.to(device).eval()
+
+
+def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
+    """Load the query encoder that a model folder carries in `encoder/`.
+
+    Raises:
+        ModelError: the folder carries none.
+    """
+    import encoders
+
+    path = Path(folder) / "encoder"
+    if not path.is_dir():
+        raise ModelError(f"{path}: missing; copy the whole model folder")
+    return encoders.load(path, device=device)
+
+
+def load_reference_state(model: QueryNet, state: dict[str, torch.Tensor]) -> None:
+    """Load a published CLIPSep/OmniSep state dict (optional `module.` prefix) into `model`.
+
+    Raises:
+        ModelError: keys or shapes do not fit.
+    """
+    names = ("sound_net.", "frame_net.", "synth_net.")
+    state = {k.removeprefix("module."): v for k, v in state.items()}
+    try:
+        model.load_state_dict({k: v for k, v in state.items() if k.startswith(names)})
+    except RuntimeError as error:
+        raise ModelError("; ".join(str(error).split("\n\t")[:3])) from None

@@ -1,0 +1,125 @@
+"""The separator: mixture spectrogram and query in, mask logits out."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sep.device import autocast
+from sep.spectrogram import Spectrogram
+from sep.unet import UNet
+
+
+class QueryNet(nn.Module):
+    """Query-conditioned mask estimator of CLIPSep, OmniSep and MARS-Sep.
+
+    A U-Net turns the log-frequency log magnitude of the mixture into K maps; the query is
+    projected to K weights in (0, 1); their scaled inner product plus a bias is the mask logit:
+    ``logit = sum_k scale_k * sigmoid(W q)_k * map_k + bias``. State-dict names are those of the
+    published networks (`sound_net.*`, `frame_net.*`, `synth_net.*`).
+
+    Args:
+        width: U-Net width (`ngf`); 64 in OmniSep.
+        levels: U-Net levels; 7 in OmniSep.
+        mask_channels: K.
+        embed_dim: D of the query.
+        query_gain: factor on the unit-norm query before its projection; sqrt(D) gives the linear
+            layer inputs of unit variance and speeds up early training, 1 is OmniSep's.
+        floor: added to magnitudes before the logarithm.
+        spectrogram: constructor arguments of `Spectrogram`.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        levels: int = 7,
+        mask_channels: int = 32,
+        embed_dim: int = 1024,
+        query_gain: float = 1.0,
+        floor: float = 1e-10,
+        spectrogram: dict[str, int] | None = None,
+    ):
+        super().__init__()
+        self.spectrogram = Spectrogram(**(spectrogram or {}))
+        self.config: dict[str, Any] = {
+            "width": width,
+            "levels": levels,
+            "mask_channels": mask_channels,
+            "embed_dim": embed_dim,
+            "query_gain": query_gain,
+            "floor": floor,
+            "spectrogram": self.spectrogram.config,
+        }
+        self.levels, self.query_gain, self.floor = levels, query_gain, floor
+        self.amp = True  # bfloat16 inside where the processor has it
+        self.sound_net = UNet(width, levels, mask_channels)
+        self.frame_net = nn.Linear(embed_dim, mask_channels)
+        self.synth_net = _InnerProduct(mask_channels)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the waveforms in Hz."""
+        return self.spectrogram.sample_rate
+
+    def logits(self, magnitude: Tensor, query: Tensor) -> Tensor:
+        """Mask logits on the log-frequency grid.
+
+        Args:
+            magnitude: (B, F, T) mixture magnitudes, any T.
+            query: (B, D), one query a mixture; (B, Q, D), several for each; or (D,), one for
+                all, which folds the query into the last convolution and costs least.
+
+        Returns:
+            (B, H, T), or (B, Q, H, T) for several queries; float32.
+        """
+        frames = magnitude.shape[-1]
+        stride = 2**self.levels
+        padded = nn.functional.pad(magnitude, (0, -frames % stride))
+        x = torch.log(self.spectrogram.warp(padded + self.floor))[:, None]
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = self.synth_net.scale * torch.sigmoid(self.frame_net(query * self.query_gain))
+        with autocast(x.device, self.amp):
+            if query.dim() == 1:
+                logits = self._folded(x, weight)
+            else:
+                maps = self.sound_net(x).flatten(2).float()  # (B, K, H*T)
+                several = weight if weight.dim() == 3 else weight[:, None]
+                logits = torch.bmm(several.to(maps.dtype), maps).unflatten(-1, x.shape[-2:])
+                logits = logits if weight.dim() == 3 else logits[:, 0]
+        return logits[..., :frames].float() + self.synth_net.bias
+
+    def _folded(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The inner product with one query moved before the last convolution, which is linear."""
+        last = self.sound_net.last
+        kernel = torch.einsum("k,kcij->cij", weight, last.weight)[None]
+        bias = (weight @ last.bias)[None]
+        features = self.sound_net.penultimate(x)
+        return nn.functional.conv2d(features, kernel, bias, padding=last.padding)[:, 0]
+
+    def mask(self, magnitude: Tensor, query: Tensor) -> Tensor:
+        """Mask in [0, 1] on the linear grid; shapes as in `logits` with F in place of H."""
+        return self.spectrogram.unwarp(torch.sigmoid(self.logits(magnitude, query)))
+
+    def separate(self, wave: Tensor, query: Tensor) -> Tensor:
+        """Separate in a single pass: waveforms (B, N) at the model's rate to estimates (B, N).
+
+        The mask of each query multiplies the complex mixture spectrogram (mixture phase). With
+        several queries (B, Q, D) the result is (B, Q, N).
+        """
+        spectrum = self.spectrogram.stft(wave)
+        mask = self.mask(spectrum.abs(), query)
+        if mask.dim() == 4:
+            spectrum = spectrum[:, None]
+        return self.spectrogram.istft(spectrum * mask, wave.shape[-1])
+
+    forward = logits
+
+
+class _InnerProduct(nn.Module):
+    """Learned scale and bias of the inner product between query weights and maps."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(1))

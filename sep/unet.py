@@ -1,0 +1,79 @@
+"""U-Net over log-magnitude spectrograms with the state-dict names of CLIPSep and OmniSep."""
+
+import torch
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    """Batch-normalised U-Net: (B, 1, H, T) to K feature maps (B, K, H, T).
+
+    Each level halves H and T by a 4x4 convolution and doubles them again by bilinear
+    interpolation and a 3x3 convolution; block inputs are concatenated to block outputs. Channels
+    grow as width x (1, 2, 4, 8, 8, ...). With seven levels, width 64 and 32 outputs this is the
+    sound net of OmniSep, key by key.
+
+    Args:
+        width: channels of the outermost level (`ngf`).
+        levels: number of down/up levels; H and T must be multiples of 2**levels.
+        out_channels: K.
+    """
+
+    def __init__(self, width: int = 64, levels: int = 7, out_channels: int = 32):
+        super().__init__()
+        channels = [width * min(2**level, 8) for level in range(levels)]
+        block = None
+        for level in range(levels - 1, 0, -1):
+            block = _Block(channels[level - 1], channels[level], block)
+        self.bn0 = nn.BatchNorm2d(1)
+        self.unet_block = _Outermost(channels[0], block, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features."""
+        return self.unet_block(self.bn0(x))
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """The input of the last convolution: (B, 1, H, T) to (B, 2 x width, H, T)."""
+        return self.unet_block.before_last(self.bn0(x))
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The last convolution, 2 x width channels to K, without norm or activation after it."""
+        return self.unet_block.model[-1]
+
+
+def _up() -> nn.Upsample:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class _Outermost(nn.Module):
+    def __init__(self, width: int, inner: nn.Module, out_channels: int):
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(1, width, 4, stride=2, padding=1, bias=False),
+            inner,
+            nn.ReLU(inplace=True),
+            _up(),
+            nn.Conv2d(2 * width, out_channels, 3, padding=1),
+        )
+
+    def before_last(self, x: Tensor) -> Tensor:
+        return self.model[:-1](x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class _Block(nn.Module):
+    def __init__(self, outer: int, width: int, inner: nn.Module | None):
+        super().__init__()
+        down = [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(outer, width, 4, 2, 1, bias=False)]
+        if inner is not None:
+            down += [nn.BatchNorm2d(width), inner]
+        into = width if inner is None else 2 * width
+        up = [nn.Conv2d(into, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)]
+        self.model = nn.Sequential(*down, nn.ReLU(inplace=True), _up(), *up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The activation at index 0 works in place, so the skip carries the activated x, as in
+        # the reference network.
+        return torch.cat([x, self.model(x)], dim=1)
