@@ -1,0 +1,82 @@
+"""Does the output sound like what was asked for? Similarity and class hits, in batches.
+
+Two listeners answer: the encoder that queries and rewards come from, and a judge that no training
+signal ever touched. A gain that only the first hears is reward hacking.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encoders.base import Encoder
+from encoders.judge import Judge
+
+BATCH = 32  # clips embedded at once; bounds memory, changes no score
+
+
+def _batched(function, wave: Tensor, *columns: Sequence) -> Tensor:
+    """`function` over slices of at most BATCH clips of `wave` and of the columns, joined."""
+    with torch.no_grad():
+        return torch.cat(
+            [
+                function(wave[i : i + BATCH], *(column[i : i + BATCH] for column in columns))
+                for i in range(0, len(wave), BATCH)
+            ]
+        )
+
+
+def embed(encoder: Encoder, wave: Tensor, sample_rate: int) -> Tensor:
+    """Unit-norm embeddings by the encoder, (B, N) -> (B, D); silent clips give NaN rows."""
+    embedding = _batched(lambda w: encoder.embed_audio(w, sample_rate), wave)
+    return embedding.masked_fill((wave == 0).all(-1, keepdim=True), float("nan"))
+
+
+def encoder_scores(
+    embedding: Tensor, query: Tensor, class_query: Tensor, label: Tensor
+) -> dict[str, Tensor]:
+    """Similarity to the query and zero-shot class hits by the encoder.
+
+    Args:
+        embedding: (B, D) unit-norm, of the sounds, from `embed`.
+        query: (B, D) unit-norm, of what was asked for.
+        class_query: (K, D) unit-norm, one a class.
+        label: (B,) index of each clip's class among the K.
+
+    Returns:
+        `encoder_similarity` (B,) in [-1, 1] and `encoder_hit` (B,) 0 or 1; NaN for silent clips.
+    """
+    similarity = (embedding * query).sum(-1)
+    hit = ((embedding @ class_query.T).argmax(-1) == label).to(similarity.dtype)
+    return {
+        "encoder_similarity": similarity,
+        "encoder_hit": hit.masked_fill(similarity.isnan(), float("nan")),
+    }
+
+
+def judge_scores(
+    judge: Judge, wave: Tensor, sample_rate: int, labels: Sequence[str]
+) -> dict[str, Tensor]:
+    """Similarity to the asked class and class hits by the held-out judge.
+
+    Args:
+        judge: the held-out classifier.
+        wave: (B, N).
+        sample_rate: in Hz.
+        labels: B class names, each one that the judge knows.
+
+    Returns:
+        `judge_similarity` (B,) in [-1, 1] and `judge_hit` (B,) 0 or 1; NaN for silent clips.
+    """
+    index = {name: i for i, name in enumerate(judge.labels)}
+    wanted = torch.tensor([index[label] for label in labels], device=wave.device)
+    silent = (wave == 0).all(-1)
+    similarity = _batched(
+        lambda w, names: judge.similarity(w, sample_rate, list(names)), wave, labels
+    )
+    guess = _batched(lambda w: judge.classify(w, sample_rate), wave)
+    hit = (guess.to(wanted.device) == wanted).to(similarity.dtype)
+    return {
+        "judge_similarity": similarity.masked_fill(silent, float("nan")),
+        "judge_hit": hit.masked_fill(silent, float("nan")),
+    }
