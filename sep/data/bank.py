@@ -1,0 +1,195 @@
+"""A data directory in memory: clips, labels and query embeddings gathered without a Python loop."""
+
+import json
+from pathlib import Path
+
+import soundfile
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sep.data.kaldi import DataDir
+from sep.data.mixing import level
+from sep.errors import DataError
+
+
+class ClipBank:
+    """All clips of a data directory as one int16 tensor on the device.
+
+    Args:
+        data: the data directory; its clips are mono at `sample_rate`.
+        device: where the samples live and mixtures are made.
+        sample_rate: rate in Hz.
+        limit_gb: refuse data that would need more memory than this.
+
+    Attributes:
+        ids: clip ids, the order of every index below.
+        labels: label names, sorted; label: (n,) index of each clip's label.
+        length: (n,) samples.
+    """
+
+    def __init__(
+        self,
+        data: DataDir,
+        device: str | torch.device = "cpu",
+        sample_rate: int = 16_000,
+        limit_gb: float = 2.0,
+    ):
+        self.ids = list(data.ids)
+        if not self.ids:
+            raise DataError(f"{data.path}: no clips; run stage 1 again")
+        seconds = sum(data.duration_s[i] for i in self.ids)
+        if seconds * sample_rate * 2 > limit_gb * 1e9:
+            raise DataError(
+                f"{data.path}: {seconds / 3600:.1f} h of audio need more than {limit_gb:g} GB; "
+                "raise bank_gb or use a part of the data"
+            )
+        clips = [_read(data.wav[i], sample_rate) for i in self.ids]
+        self.sample_rate, self.device = sample_rate, torch.device(device)
+        self.labels = sorted(set(data.label[i] for i in self.ids))
+        self.label = torch.tensor([self.labels.index(data.label[i]) for i in self.ids])
+        self.length = torch.tensor([len(c) for c in clips])
+        self._start = (self.length.cumsum(0) - self.length).to(self.device)
+        self._length = self.length.to(self.device)
+        self._samples = torch.cat(clips).to(self.device)
+        # (labels, most clips) clip index, rows filled by repetition, and how many are real
+        members = [torch.nonzero(self.label == k).flatten() for k in range(len(self.labels))]
+        most = max(len(m) for m in members)
+        self.count = torch.tensor([len(m) for m in members])
+        self.member = torch.stack([m.repeat(-(-most // len(m)))[:most] for m in members])
+
+    def segments(self, clip: Tensor, offset: Tensor, samples: int) -> Tensor:
+        """Cut segments: clip (M,) indices and offset (M,) in samples to waveforms (M, samples).
+
+        An offset below zero starts the clip that many samples into the segment; beyond the end of
+        a clip there is silence.
+        """
+        clip, offset = clip.to(self.device), offset.to(self.device)
+        index = offset[:, None] + torch.arange(samples, device=self.device)
+        inside = (index >= 0) & (index < self._length[clip][:, None])
+        index = (index + self._start[clip][:, None]).clamp(0, len(self._samples) - 1)
+        return self._samples[index].float().div(32768) * inside
+
+
+def _read(path: str, sample_rate: int) -> Tensor:
+    try:
+        wave, rate = soundfile.read(path, dtype="int16", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run stage 1 again") from None
+    if rate != sample_rate or wave.shape[1] != 1 or not len(wave):
+        raise DataError(f"{path}: not mono at {sample_rate} Hz; run stage 1 again")
+    return torch.from_numpy(wave[:, 0])
+
+
+class MixtureSampler:
+    """Random training mixtures as a pure function of seed, rank and step.
+
+    Labels are drawn uniformly and differ within a mixture, then a clip of each label, then where
+    it is cut. A clip shorter than the segment is placed at random, with silence around it.
+
+    Args:
+        bank: the clips.
+        batch: B.
+        samples: segment length N.
+        sources: S.
+        gain_db: sources' levels differ by up to this much either way.
+        seed: of the whole run.
+        rank: of the process; ranks draw different mixtures.
+    """
+
+    def __init__(
+        self,
+        bank: ClipBank,
+        batch: int,
+        samples: int = 65_535,
+        sources: int = 2,
+        gain_db: float = 5.0,
+        seed: int = 0,
+        rank: int = 0,
+    ):
+        if len(bank.labels) < sources:
+            raise DataError(f"{sources} labels are needed for a mixture, found {len(bank.labels)}")
+        self.bank, self.batch, self.samples, self.sources = bank, batch, samples, sources
+        self.gain_db, self.seed, self.rank = gain_db, seed, rank
+
+    def generator(self, step: int) -> torch.Generator:
+        """The random stream of one step (CPU)."""
+        generator = torch.Generator()
+        generator.manual_seed((self.seed * 1_000_003 + step) * 1_009 + self.rank)
+        return generator
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a batch.
+
+        Returns:
+            clip (B, S) indices and the levelled sources (B, S, N) on the bank's device; the
+            mixture is their sum.
+        """
+        bank, shape = self.bank, (self.batch, self.sources)
+        label = torch.rand(self.batch, len(bank.labels), generator=generator).argsort(1)
+        label = label[:, : self.sources]
+        pick = torch.rand(shape, generator=generator) * bank.count[label]
+        clip = bank.member[label, pick.long()]
+        # from the clip's end back to the segment's end: negative where the clip is the shorter
+        room = bank.length[clip] - self.samples
+        offset = (torch.rand(shape, generator=generator) * (room + room.sign())).long()
+        gains = (torch.rand(shape, generator=generator) * 2 - 1) * self.gain_db / 2
+        sources = bank.segments(clip.flatten(), offset.flatten(), self.samples).unflatten(0, shape)
+        return clip, level(sources, gains.to(sources.device))
+
+
+class QueryBank:
+    """Query embeddings of a split (`exp/<tag>/queries/<split>.safetensors`) and their mix-up.
+
+    Attributes:
+        text: (n, V, D) wordings of each clip; audio: (n, D); image: (n, D), zeros where none;
+        has_image: (n,) bool. Rows follow `ids`.
+    """
+
+    def __init__(self, path: str | Path, bank: ClipBank | None = None, device="cpu"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                self.ids: list[str] = json.loads(file.metadata()["ids"])
+                self.encoder = file.metadata().get("encoder", "")
+                names = ("text", "audio", "image", "has_image")
+                values = {name: file.get_tensor(name).to(device) for name in names}
+        except FileNotFoundError:
+            raise DataError(f"{path}: missing; run stage 3 first") from None
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: damaged ({error}); run stage 3 again") from None
+        self.text, self.audio, self.image = (values[n].float() for n in names[:3])
+        self.has_image = values["has_image"].bool()
+        self.row = {name: i for i, name in enumerate(self.ids)}
+        self.bank = bank
+        if bank is not None and bank.ids != self.ids:
+            raise DataError(f"{path}: does not match the data; run stage 3 again")
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.text.shape[-1]
+
+    def draw(self, clip: Tensor, generator: torch.Generator, mixed: float = 0.5) -> Tensor:
+        """Training queries for clips (B, S): (B, S, D), unit norm.
+
+        With probability `mixed` a query is the convex combination of the text, audio and image
+        embeddings with weights u_i / sum(u), u uniform (OmniSep's query mix-up); otherwise it is
+        one of them at random. The audio query is another clip of the label where there is one;
+        clips without a picture use text and audio.
+        """
+        bank, shape = self.bank, clip.shape
+        rand = torch.rand(*shape, 6, generator=generator)
+        wording = (rand[..., 0] * self.text.shape[1]).long()
+        count = bank.count[bank.label[clip]]
+        other = bank.member[bank.label[clip], (rand[..., 1] * count).long()]
+        weight = rand[..., 2:5] * torch.stack(
+            [torch.ones(shape), torch.ones(shape), self.has_image.cpu()[clip].float()], -1
+        )
+        single = torch.nn.functional.one_hot(weight.argmax(-1), 3).float()
+        weight = torch.where((rand[..., 5] < mixed)[..., None], weight, single)
+        weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1e-8)).to(self.text.device)
+        clip, other = clip.to(self.text.device), other.to(self.text.device)
+        parts = torch.stack(
+            [self.text[clip, wording.to(clip.device)], self.audio[other], self.image[clip]], -2
+        )
+        return torch.nn.functional.normalize((weight[..., None] * parts).sum(-2), dim=-1)

@@ -1,0 +1,154 @@
+"""The loop that every training stage shares: steps, validation, checkpoints, exact resume."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from sep import hub
+from sep.errors import TrainingError
+from sep.train import distributed
+from sep.train.checkpoint import read_state, write_state
+from sep.train.log import RunLog
+
+
+class Task(Protocol):
+    """What a training stage supplies.
+
+    `train_step` must be a function of the step, the progress and the state alone: all its random
+    draws come from generators seeded by the step. That is what makes a resumed run repeat the
+    losses of an uninterrupted one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def train_step(self, step: int, progress: float) -> dict[str, float]:
+        """One update; progress in [0, 1] is the part of the run that is done."""
+        ...
+
+    def validate(self) -> dict[str, float]: ...
+
+    def picture(self, path: Path) -> None:
+        """Draw mixture, target, mask and estimate of a validation example."""
+        ...
+
+    def extra_state(self) -> dict[str, Any]:
+        """State beside model and optimiser, plain data only."""
+        ...
+
+    def load_extra_state(self, state: dict[str, Any]) -> None: ...
+
+
+def run(
+    task: Task,
+    folder: str | Path,
+    *,
+    steps: int = 0,
+    seconds: float = 0.0,
+    valid_every: int,
+    best_by: str,
+    encoder: str | Path | None = None,
+    provenance: dict[str, Any] | None = None,
+    say=print,
+) -> dict[str, float]:
+    """Train until `steps` steps or `seconds` of training time are done (whichever is set).
+
+    Writes `best/` and `last/` model folders, `state.pt` (read on the next start, so that a killed
+    run goes on where it was), `log.csv`, `tb/` and `pictures/` into `folder`. Time counts train
+    steps only, over all starts.
+
+    Args:
+        task: model, optimiser and step.
+        folder: of the run.
+        steps: stop after so many, or 0.
+        seconds: stop after so long, or 0.
+        valid_every: steps between validations; each also writes the checkpoints.
+        best_by: validation value whose maximum names the best checkpoint.
+        encoder: query encoder folder copied into the model folders.
+        provenance: kept in the model folders' config.
+        say: prints a line.
+
+    Returns:
+        The last validation values and `train_seconds`.
+
+    Raises:
+        TrainingError: a loss is not finite; names step, and the last good checkpoint.
+    """
+    if (steps > 0) == (seconds > 0):
+        raise TrainingError("set either steps or seconds (the other to 0)")
+    folder, main = Path(folder), distributed.rank() == 0
+    step, spent, best, values = 0, 0.0, -math.inf, {}
+    if (folder / "state.pt").exists():
+        state = read_state(folder / "state.pt")
+        task.model.load_state_dict(state["model"])
+        task.optimizer.load_state_dict(state["optimizer"])
+        task.load_extra_state(state["extra"])
+        step, spent, best, values = (state[k] for k in ("step", "spent", "best", "values"))
+        say(f"resumed at step {step}")
+    log = RunLog(folder, step) if main else None
+
+    def done() -> bool:
+        return distributed.agree(step >= steps if steps else spent >= seconds)
+
+    def checkpoint() -> None:
+        nonlocal best, values
+        if not main:
+            return
+        values = task.validate()
+        log.write(step, {f"valid/{k}": v for k, v in values.items()})
+        task.picture(folder / "pictures" / f"{step:06d}.png")
+        kept = {**(provenance or {}), "step": step, "train_seconds": round(spent, 1), **values}
+        hub.save_pretrained(task.model, folder / "last", encoder, kept)
+        if values[best_by] > best:
+            best = values[best_by]
+            hub.save_pretrained(task.model, folder / "best", encoder, kept)
+        log.flush()
+        write_state(
+            folder / "state.pt",
+            {
+                "model": task.model.state_dict(),
+                "optimizer": task.optimizer.state_dict(),
+                "extra": task.extra_state(),
+                "step": step,
+                "spent": spent,
+                "best": best,
+                "values": values,
+            },
+        )
+        shown = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
+        say(f"step {step}: {shown}  (best {best_by} {best:.3f})")
+
+    try:
+        if step == 0:
+            checkpoint()
+        shown = time.monotonic()
+        while not done():
+            begun = time.monotonic()
+            progress = step / steps if steps else min(1.0, spent / seconds)
+            losses = task.train_step(step, progress)
+            step += 1
+            spent += time.monotonic() - begun
+            bad = [k for k, v in losses.items() if not math.isfinite(v)]
+            if bad:
+                raise TrainingError(
+                    f"{bad[0]} is not finite at step {step}; the last good checkpoint is "
+                    f"{folder / 'last'}: lower the learning rate and start again from it"
+                )
+            if main:
+                log.write(step, {f"train/{k}": v for k, v in losses.items()})
+            if main and time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                part = step / steps if steps else spent / seconds
+                left = spent / max(part, 1e-9) - spent
+                some = "  ".join(f"{k} {v:.3f}" for k, v in list(losses.items())[:4])
+                say(f"step {step}  {100 * min(part, 1):.0f} %  {some}  {left:.0f} s left")
+            if step % valid_every == 0 or done():
+                checkpoint()
+    finally:
+        if log:
+            log.close()
+    return {**values, "train_seconds": spent, "steps": step}

@@ -1,0 +1,94 @@
+"""Supervised training of the separator by weighted binary cross-entropy of its masks."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sep.data.bank import MixtureSampler, QueryBank
+from sep.model import QueryNet
+from sep.train import distributed
+from sep.train.batch import draw_batch
+from sep.train.losses import bin_weight, target_masks, weighted_bce
+from sep.train.validation import Validation
+
+
+def learning_rate(peak: float, progress: float, warmup: float, final: float = 0.02) -> float:
+    """Linear warm-up over the first part `warmup` of a run, then half a cosine to peak x final."""
+    if progress < warmup:
+        return peak * (progress + 1e-3) / (warmup + 1e-3)
+    rest = (progress - warmup) / max(1 - warmup, 1e-9)
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0))))
+
+
+class SupervisedTask:
+    """One U-Net forward a mixture, masks for all of its sources, each named by its own query.
+
+    Args:
+        model: the separator, on its device.
+        sampler: training mixtures.
+        queries: their embeddings.
+        validation: fixed mixtures.
+        lr: peak learning rate of AdamW; weight_decay: its decay.
+        warmup: part of the run in which the rate rises.
+        target: `binary` or `ratio` masks.
+        mixed: probability of query mix-up.
+        grad_clip: largest gradient norm.
+        train_norm: batch statistics in training; off to keep the running ones, as when a trained
+            model is continued.
+    """
+
+    def __init__(
+        self,
+        model: QueryNet,
+        sampler: MixtureSampler,
+        queries: QueryBank,
+        validation: Validation,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        target: str = "ratio",
+        mixed: float = 0.5,
+        grad_clip: float = 5.0,
+        train_norm: bool = True,
+    ):
+        self.model, self.sampler, self.queries = model, sampler, queries
+        self.validation, self.target, self.mixed = validation, target, mixed
+        self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
+        model.train(train_norm)
+
+    def train_step(self, step: int, progress: float) -> dict[str, float]:
+        """One AdamW step on one batch of mixtures."""
+        lr = learning_rate(self.lr, progress, self.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch = draw_batch(self.sampler, self.queries, self.model.spectrogram, step, self.mixed)
+        logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
+        target = target_masks(batch.warped, batch.mixture, self.target)
+        loss, values = weighted_bce(logits, target, bin_weight(batch.mixture))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        distributed.average_gradients(self.model)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        self.optimizer.step()
+        return {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr} | {
+            k: v.item() for k, v in values.items()
+        }
+
+    def validate(self) -> dict[str, float]:
+        """Values on the fixed validation mixtures."""
+        return self.validation(self.model)
+
+    def picture(self, path: Path) -> None:
+        """Draw the first validation mixture."""
+        self.validation.picture(self.model, path)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Nothing: every random draw is a function of seed and step."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
