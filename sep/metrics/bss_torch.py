@@ -74,7 +74,7 @@ def bss_eval(references: Tensor, estimates: Tensor, taps: int = TAPS) -> dict[st
         or the estimate is silent.
     """
     references, estimates = references.double(), estimates.double()
-    batch, sources, channels, length = references.shape
+    sources, channels, length = references.shape[1:]
     count = estimates.shape[1]
     n_fft = next_fast_len(length + taps - 1, real=True)
 
