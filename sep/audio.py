@@ -1,0 +1,276 @@
+"""Recordings on disk: read, write and resample without losing rate, channels, depth or length."""
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from sep.errors import AudioFileError
+
+INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+CLIP_RULES = ("none", "clamp", "rescale")
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: rate in Hz, channels C, frames N, subtype and container."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    subtype: str
+    format: str
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
+
+def info(path: str | Path) -> AudioInfo:
+    """Read a file's header.
+
+    Raises:
+        AudioFileError: missing, not audio, without samples or with a rate of 0.
+    """
+    with _open(path) as file:
+        return _described(path, file)
+
+
+def read(
+    path: str | Path, start_s: float = 0.0, duration_s: float | None = None
+) -> tuple[Tensor, int]:
+    """Read a file, or the part of it from `start_s`, at most `duration_s` long.
+
+    Returns:
+        float32 samples (C, N), full scale 1.0, and the rate in Hz.
+
+    Raises:
+        AudioFileError: as in `info`; or a start past the end, a damaged file, NaN or infinity.
+    """
+    with _open(path) as file:
+        head = _described(path, file)
+        start = round(start_s * head.sample_rate)
+        if not 0 <= start < head.frames:
+            raise AudioFileError(
+                f"{path}: lasts {head.duration_s:.3f} s, so nothing starts at {start_s:g} s; "
+                "give a start inside the recording"
+            )
+        count = -1 if duration_s is None else max(1, round(duration_s * head.sample_rate))
+        try:
+            file.seek(start)
+            samples = file.read(count, dtype="float32", always_2d=True)  # (N, C)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise AudioFileError(
+                f"{path}: damaged ({_reason(error)}); make the file again"
+            ) from None
+    if not len(samples):
+        raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
+    if not np.isfinite(samples).all():
+        raise AudioFileError(f"{path}: contains NaN or infinite samples; make the file again")
+    return torch.from_numpy(np.ascontiguousarray(samples.T)), head.sample_rate
+
+
+def load_mono(
+    path: str | Path, sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
+) -> Tensor:
+    """Read a recording, or a part of it, as the mean of its channels at `sample_rate` Hz.
+
+    Returns:
+        (N,); shorter than `duration_s` where the recording ends earlier.
+    """
+    wave, rate = read(path, start_s, duration_s)
+    return resample(wave.mean(0), rate, sample_rate)
+
+
+def resample(wave: Tensor, from_hz: int, to_hz: int, length: int | None = None) -> Tensor:
+    """Change the rate of waveforms (..., N) to (..., round(N * to_hz / from_hz)).
+
+    Band-limited by the SoX resampler: exact for every pair of rates, where a polyphase kernel
+    such as torchaudio's grows to gigabytes when the rates share no factor (44,099 Hz), and its
+    phase is linear, so that nothing is shifted in time. Runs on the CPU, without gradient; the
+    result is on the device of `wave`.
+
+    Args:
+        wave: (..., N).
+        from_hz: rate of `wave` in Hz.
+        to_hz: rate wanted in Hz.
+        length: samples of the result, trimmed or padded with zeros, in place of the rule above;
+            pass the original N on the way back so that down and up gives N samples again.
+
+    Raises:
+        AudioFileError: a rate that is not positive.
+    """
+    if from_hz <= 0 or to_hz <= 0:
+        raise AudioFileError(f"sample rate {min(from_hz, to_hz)} Hz: rates must be positive")
+    count = max(1, round(wave.shape[-1] * to_hz / from_hz)) if length is None else length
+    if from_hz == to_hz:
+        return fit_length(wave, count)
+    rows = wave.detach().reshape(-1, wave.shape[-1]).cpu().numpy()
+    result = torch.zeros(len(rows), count, dtype=wave.dtype)
+    for row, out in zip(rows, result, strict=True):
+        resampled = torch.from_numpy(soxr.resample(row, from_hz, to_hz, quality="HQ"))[:count]
+        out[: len(resampled)] = resampled
+    return result.reshape(*wave.shape[:-1], count).to(wave.device)
+
+
+def fit_length(wave: Tensor, length: int) -> Tensor:
+    """Cut waveforms (..., N) or pad them with zeros at the end to (..., length)."""
+    if wave.shape[-1] >= length:
+        return wave[..., :length]
+    return torch.nn.functional.pad(wave, (0, length - wave.shape[-1]))
+
+
+def apply_clip(waves: list[Tensor], rule: str) -> list[Tensor]:
+    """Keep waveforms that belong together inside full scale.
+
+    Args:
+        waves: any shapes; `rescale` divides all of them by one gain, so their sum keeps its shape.
+        rule: `none` leaves the samples, `clamp` limits each to [-1, 1], `rescale` divides by the
+            largest peak if that exceeds 1.
+    """
+    if rule not in CLIP_RULES:
+        raise AudioFileError(f"clip rule '{rule}' is unknown; use {', '.join(CLIP_RULES)}")
+    if rule == "clamp":
+        return [wave.clamp(-1, 1) for wave in waves]
+    if rule == "rescale":
+        peak = max((float(wave.abs().max()) for wave in waves if wave.numel()), default=0.0)
+        return [wave / peak for wave in waves] if peak > 1 else waves
+    return waves
+
+
+def write(
+    path: str | Path, wave: Tensor, sample_rate: int, subtype: str | None = None, clip: str = "none"
+) -> None:
+    """Write a file; it appears under its name only when it is complete.
+
+    Integer samples are round(x * 2^(bits - 1)), the inverse of `read`, so samples that came from
+    a file of that depth go back bit by bit.
+
+    Args:
+        path: the suffix names the container (.wav, .flac, ...); its folder is made if missing.
+        wave: (C, N) or (N,), full scale 1.0.
+        sample_rate: in Hz.
+        subtype: of libsndfile (PCM_16, PCM_24, FLOAT, ...); by default the deepest the container
+            has, so that nothing is lost.
+        clip: see `apply_clip`.
+
+    Raises:
+        AudioFileError: unknown suffix or subtype, samples that are not finite or that an integer
+            subtype cannot hold, no permission, a full disk.
+    """
+    path = Path(path)
+    container = container_of(path)
+    subtype = subtype or _deepest_subtype(container)
+    if not soundfile.check_format(container, subtype):
+        raise AudioFileError(
+            f"{path}: {container} cannot hold {subtype}; "
+            f"use one of {', '.join(soundfile.available_subtypes(container))}"
+        )
+    if sample_rate <= 0:
+        raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
+    (wave,) = apply_clip([wave.detach().cpu()], clip)
+    samples = _encoded(path, np.atleast_2d(wave.numpy()).T, subtype)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(temporary, samples, sample_rate, subtype, format=container)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts on a short write
+        raise AudioFileError(f"{path}: cannot be written ({_write_fault(path, error)})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def container_of(path: str | Path) -> str:
+    """The libsndfile container that a file name's suffix asks for.
+
+    Raises:
+        AudioFileError: no container has this suffix.
+    """
+    name = Path(path).suffix[1:].upper()
+    name = {"AIF": "AIFF", "OGA": "OGG"}.get(name, name)
+    if name == "RAW" or name not in soundfile.available_formats():
+        raise AudioFileError(f"{path}: '{Path(path).suffix}' is no audio format; use .wav or .flac")
+    return name
+
+
+def quantise(wave: Tensor, bits: int) -> Tensor:
+    """Round samples to the steps of 2^(1 - bits) that an integer file of that depth has."""
+    scale = 2.0 ** (bits - 1)
+    return (wave * scale).round() / scale
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    path = Path(path)
+    if not path.exists():
+        raise AudioFileError(f"{path}: no such file; check the name")
+    if path.is_dir():
+        raise AudioFileError(f"{path}: is a folder; give a recording")
+    if not os.access(path, os.R_OK):
+        raise AudioFileError(f"{path}: may not be read; change its permissions")
+    if path.stat().st_size == 0:
+        raise AudioFileError(f"{path}: is empty; give a recording")
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs more arguments
+        raise AudioFileError(
+            f"{path}: not a readable recording ({_reason(error)}); convert it to WAV or FLAC"
+        ) from None
+
+
+def _described(path: str | Path, file: soundfile.SoundFile) -> AudioInfo:
+    if file.samplerate <= 0:
+        raise AudioFileError(f"{path}: says its sample rate is 0 Hz; convert it to WAV again")
+    if file.frames <= 0:
+        raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
+    return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
+
+
+def _deepest_subtype(container: str) -> str:
+    available = soundfile.available_subtypes(container)
+    order = ("FLOAT", "PCM_24", "PCM_16")
+    return next((s for s in order if s in available), soundfile.default_subtype(container))
+
+
+def _encoded(path: Path, samples: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples (N, C) as the type from which libsndfile makes `subtype` without changing them."""
+    if not np.isfinite(samples).all():
+        raise AudioFileError(f"{path}: not written, the result has NaN or infinite samples")
+    if subtype not in INTEGER_BITS:
+        return samples
+    bits = INTEGER_BITS[subtype]
+    if np.abs(samples).max(initial=0.0) > 1:
+        raise AudioFileError(
+            f"{path}: samples beyond full scale do not fit {subtype}; "
+            "use --subtype FLOAT, --clip rescale or --clip clamp"
+        )
+    scale = 2.0 ** (bits - 1)
+    steps = np.clip(np.rint(samples * scale, dtype=np.float64), -scale, scale - 1)
+    return (steps * 2.0 ** (32 - bits)).astype(np.int32)
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "error_string", "") or error).strip()
+    return text.rstrip(".") or type(error).__name__
+
+
+def _write_fault(path: Path, error: Exception) -> str:
+    """What went wrong and what to do; libsndfile says only `System error` when the disk is full."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission; choose another folder"
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path.parent} is not a folder; choose another one"
+    if number is not None and number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{os.strerror(number)}; choose another folder"
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        return "no permission; choose another folder"
+    return "the disk or quota is full; make room or choose another folder"

@@ -1,0 +1,110 @@
+"""Overlap-add: seams that cannot be heard, last pieces, refusals."""
+
+import pytest
+import torch
+
+from sep.chunk import Chunking, overlap_add
+from sep.errors import SepError
+from sep.spectrogram import Spectrogram
+
+
+def snr_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    noise = (reference - estimate).square().mean()
+    return float(10 * torch.log10(reference.square().mean() / noise.clamp_min(1e-30)))
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 163, 164, 165, 1000, 1237])
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 0.9])
+def test_identity_comes_back_unchanged_at_any_length(length, overlap):
+    wave = torch.randn(2, length, generator=torch.Generator().manual_seed(0))
+    chunking = Chunking(segment=100, context=10, overlap=overlap, batch=3)
+    torch.testing.assert_close(overlap_add(lambda x: x, wave, chunking), wave)
+
+
+def test_segments_start_where_counted_by_hand():
+    # 100 read, 10 + 10 thrown away, 80 kept, of which 20 % (16) are given twice: a step of 64.
+    chunking = Chunking(segment=100, context=10, overlap=0.2)
+    assert chunking.stride == 64 and chunking.shared == 16
+    assert list(chunking.starts(100)) == [0]
+    assert list(chunking.starts(101)) == [0, 64]
+    assert list(chunking.starts(164)) == [0, 64]
+    assert list(chunking.starts(165)) == [0, 64, 128]
+    # Starts at multiples of 25 leave a step of 50 and a longer cross-fade.
+    aligned = Chunking(segment=100, context=10, overlap=0.2, align=25)
+    assert aligned.stride == 50 and aligned.shared == 30
+
+
+def test_neighbours_are_cross_faded_linearly():
+    # Each segment gives its own number; 0 to 1 over the 16 shared samples from 64 + 10.
+    numbers = iter([0.0, 1.0])
+    chunking = Chunking(segment=100, context=10, overlap=0.2)
+    result = overlap_add(lambda x: torch.full_like(x, next(numbers)), torch.ones(164), chunking)
+    assert result[:74].eq(0).all() and result[90:].eq(1).all()
+    torch.testing.assert_close(result[74:90], (torch.arange(16) + 0.5) / 16)
+
+
+def test_filter_in_the_stft_domain_is_the_same_in_pieces_as_in_one():
+    spectrogram = Spectrogram()
+    gain = torch.rand(513, 1, generator=torch.Generator().manual_seed(1))
+    wave = torch.randn(2, 100_003, generator=torch.Generator().manual_seed(2))
+
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        return spectrogram.istft(spectrogram.stft(x) * gain, x.shape[-1])
+
+    chunking = Chunking(segment=20_000, context=2_048, align=256, batch=2)
+    assert snr_db(masked(wave), overlap_add(masked, wave, chunking)) > 60
+
+
+def test_errors_near_a_segment_edge_are_thrown_away():
+    def spoiled(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[..., 1:10] = 9
+        x[..., -10:-1] = 9
+        return x
+
+    wave = torch.zeros(1000)
+    result = overlap_add(spoiled, wave, Chunking(segment=100, context=10))
+    assert result[10:-10].eq(0).all()
+
+
+def test_batches_are_bounded_and_in_order():
+    seen = []
+
+    def remember(x: torch.Tensor) -> torch.Tensor:
+        seen.append((len(x), float(x[0, 0])))
+        return x
+
+    done = []
+    wave = torch.arange(1000.0)
+    chunking = Chunking(segment=100, context=10, overlap=0.0, batch=4)
+    overlap_add(remember, wave, chunking, progress=lambda now, n: done.append((now, n)))
+    assert max(size for size, _ in seen) == 4
+    assert [first for _, first in seen] == sorted(first for _, first in seen)
+    assert done[-1] == (1000, 1000) and done == sorted(done)
+
+
+def test_batch_is_halved_when_memory_runs_out():
+    sizes = []
+
+    def narrow(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return x
+
+    wave = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="out of memory"):
+        result = overlap_add(narrow, wave, Chunking(segment=100, context=10, batch=8))
+    torch.testing.assert_close(result, wave)
+    assert sizes[:3] == [8, 4, 2]
+
+
+@pytest.mark.parametrize("overlap", [1.0, 1.5, -0.1])
+def test_impossible_overlap_is_refused_with_the_reason(overlap):
+    with pytest.raises(SepError, match=r"never reach the end; use"):
+        Chunking(segment=100, context=10, overlap=overlap)
+
+
+def test_segment_without_room_to_move_is_refused():
+    with pytest.raises(SepError, match="never move on"):
+        Chunking(segment=20, context=10)
