@@ -13,6 +13,7 @@ from encoders.base import Encoder
 from encoders.judge import Judge
 
 BATCH = 32  # clips embedded at once; bounds memory, changes no score
+SILENT_PEAK = 1e-6  # full scale 1; below any sample of a 16-bit file
 
 
 def _batched(function, wave: Tensor, *columns: Sequence) -> Tensor:
@@ -26,10 +27,20 @@ def _batched(function, wave: Tensor, *columns: Sequence) -> Tensor:
         )
 
 
+def _without_silence(wave: Tensor) -> tuple[Tensor, Tensor]:
+    """Which clips (B, N) are silent (B,), and the clips with a constant in the silent ones' place.
+
+    Listeners refuse silence; those clips' scores are replaced by NaN afterwards.
+    """
+    silent = wave.abs().amax(-1) < SILENT_PEAK
+    return silent, wave.masked_fill(silent[:, None], 1.0)
+
+
 def embed(encoder: Encoder, wave: Tensor, sample_rate: int) -> Tensor:
     """Unit-norm embeddings by the encoder, (B, N) -> (B, D); silent clips give NaN rows."""
-    embedding = _batched(lambda w: encoder.embed_audio(w, sample_rate), wave)
-    return embedding.masked_fill((wave == 0).all(-1, keepdim=True), float("nan"))
+    silent, heard = _without_silence(wave)
+    embedding = _batched(lambda w: encoder.embed_audio(w, sample_rate), heard)
+    return embedding.masked_fill(silent[:, None], float("nan"))
 
 
 def encoder_scores(
@@ -70,11 +81,11 @@ def judge_scores(
     """
     index = {name: i for i, name in enumerate(judge.labels)}
     wanted = torch.tensor([index[label] for label in labels], device=wave.device)
-    silent = (wave == 0).all(-1)
+    silent, heard = _without_silence(wave)
     similarity = _batched(
-        lambda w, names: judge.similarity(w, sample_rate, list(names)), wave, labels
+        lambda w, names: judge.similarity(w, sample_rate, list(names)), heard, labels
     )
-    guess = _batched(lambda w: judge.classify(w, sample_rate), wave)
+    guess = _batched(lambda w: judge.classify(w, sample_rate), heard)
     hit = (guess.to(wanted.device) == wanted).to(similarity.dtype)
     return {
         "judge_similarity": similarity.masked_fill(silent, float("nan")),

@@ -1,0 +1,156 @@
+"""Stage 6: separate the test mixtures with every trained system.
+
+Writes `separated/<system>/<mixture>.wav` for the text queries, `separated/<system>-<kind>/` for the
+others, and `examples/` with the sounds and pictures of the first mixtures. A folder appears only
+when it is complete.
+"""
+
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from sep import audio, hub
+from sep.device import resolve
+from sep.errors import ModelError, SepError
+from sep.metrics.evaluation import EvaluationSet, ideal_ratio_mask
+from sep.model import QueryNet
+from sep.train.picture import draw_separation
+
+
+def write(path: Path, wave: Tensor, sample_rate: int) -> None:
+    """Write a mono waveform (N,): 16 bit, or float where it would clip."""
+    subtype = "PCM_16" if wave.abs().max() < 1 else "FLOAT"
+    audio.write(path, wave, sample_rate, subtype=subtype)
+
+
+def available(exp: Path, systems: list[str]) -> list[str]:
+    """The systems that have a trained model; the others are named."""
+    found = [s for s in systems if (exp / s / "best" / "config.json").exists()]
+    for system in systems:
+        if system not in found:
+            print(f"{system}: not trained ({exp / system}/best is missing), left out", flush=True)
+    if not found:
+        raise ModelError(f"{exp}: none of {', '.join(systems)} is trained; run stage 4 first")
+    return found
+
+
+def separate_system(
+    model: QueryNet,
+    clips: EvaluationSet,
+    queries: dict[str, tuple[Tensor, Tensor]],
+    folders: dict[str, Path],
+    batch: int,
+    device: torch.device,
+) -> None:
+    """Separate every mixture with every kind of query; one network pass serves all kinds."""
+    vectors = torch.stack([v for v, _ in queries.values()], dim=1)  # (n, Q, D)
+    with torch.inference_mode(), ThreadPoolExecutor(max_workers=2) as writers:
+        pending = []
+        for start in range(0, len(clips), batch):
+            part = slice(start, start + batch)
+            estimate = model.separate(clips.mixture[part].to(device), vectors[part].to(device))
+            estimate = estimate.cpu()  # (b, Q, N)
+            for q, (kind, (_, has)) in enumerate(queries.items()):
+                for i in has[part].nonzero()[:, 0].tolist():
+                    path = folders[kind] / f"{clips.ids[start + i]}.wav"
+                    job = writers.submit(write, path, estimate[i, q], model.sample_rate)
+                    pending.append(job)
+        for job in pending:
+            job.result()
+
+
+def write_examples(
+    folder: Path, model: QueryNet, clips: EvaluationSet, vectors: Tensor, count: int
+) -> None:
+    """Sounds and a picture of the first `count` mixtures, separated by `model`."""
+    count = min(count, len(clips))
+    sources, mixture = clips.sources[:count], clips.mixture[:count]
+    grid = model.spectrogram
+    device = grid.window.device
+    with torch.inference_mode():
+        spectrum = grid.stft(mixture.to(device))
+        mask = model.mask(spectrum.abs(), vectors[:count].to(device))
+        target = grid.istft(spectrum * mask, mixture.shape[-1]).cpu()
+        spectra = {
+            "mixture": spectrum.abs(),
+            "ideal mask": ideal_ratio_mask(sources.to(device), grid),
+            "mask": mask,
+            "estimate": spectrum.abs() * mask,
+            "reference": grid.stft(sources[:, 0].to(device)).abs(),
+        }
+        panels = {name: grid.warp(values).cpu() for name, values in spectra.items()}
+    for i in range(count):
+        home = folder / clips.ids[i]
+        home.mkdir(parents=True)
+        sounds = {
+            "mixture": mixture[i],
+            "target": target[i],
+            "residual": mixture[i] - target[i],
+            "reference": sources[i, 0],
+        }
+        for name, wave in sounds.items():
+            write(home / f"{name}.wav", wave, model.sample_rate)
+        title = f"{clips.ids[i]}: {clips.mixtures[i].text}"
+        chosen = {name: values[i] for name, values in panels.items()}
+        draw_separation(home / "picture.png", chosen, grid.sample_rate, grid.hop, title)
+
+
+def run(cfg: DictConfig) -> None:
+    """Separate with each system, then write the examples with the last one."""
+    exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
+    systems = available(exp, list(cfg.systems))
+    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
+    queries = {kind: clips.queries(kind) for kind in cfg.queries}
+    queries = {kind: found for kind, found in queries.items() if found[1].any()}
+    out = exp / "separated"
+    staging = exp / ".separated.part"
+    shutil.rmtree(staging, ignore_errors=True)
+    print(f"{len(clips)} mixtures read in {time.perf_counter() - begun:.1f} s", flush=True)
+
+    try:
+        for system in systems:
+            since = time.perf_counter()
+            model = hub.from_pretrained(exp / system / "best", device)
+            names = {k: system if k == "text" else f"{system}-{k}" for k in queries}
+            folders = {kind: staging / name for kind, name in names.items()}
+            for folder in folders.values():
+                folder.mkdir(parents=True)
+            separate_system(model, clips, queries, folders, cfg.batch, device)
+            out.mkdir(exist_ok=True)
+            for folder in folders.values():
+                hub.replace_folder(folder, out / folder.name)
+            counts = ", ".join(f"{int(has.sum())} by {kind}" for kind, (_, has) in queries.items())
+            print(
+                f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}",
+                flush=True,
+            )
+        if cfg.examples and "text" in queries:
+            since, folder = time.perf_counter(), staging / "examples"
+            write_examples(folder, model, clips, queries["text"][0], cfg.examples)
+            hub.replace_folder(folder, exp / "examples")
+            print(
+                f"examples by {system} in {time.perf_counter() - since:.1f} s "
+                f"-> {exp / 'examples'}",
+                flush=True,
+            )
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="separate")
+def main(cfg: DictConfig) -> None:
+    try:
+        run(cfg)
+    except SepError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The fixed test mixtures in memory, with their query embeddings."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sep.data import mixtures
+from sep.data.bank import QueryBank
+from sep.data.kaldi import DataDir
+from sep.errors import DataError
+from sep.spectrogram import Spectrogram
+from sep.train.losses import target_masks
+
+KINDS = ("text", "audio", "image")
+
+
+class EvaluationSet:
+    """Rendered mixtures of `data/<split>/mixtures.jsonl`.
+
+    Args:
+        data: folder of the data directories.
+        split: which of them.
+        queries: folder of the query embeddings, a file a split.
+
+    Attributes:
+        mixtures: the n descriptions; ids and labels of their targets.
+        sources: (n, S, N), the target first, levels as in the mixture.
+        mixture: (n, N), the sum of the sources.
+    """
+
+    def __init__(self, data: str | Path, split: str, queries: str | Path):
+        folder = Path(data) / split
+        self.split, self.query_dir = split, Path(queries)
+        directory = DataDir(folder)
+        self.mixtures = mixtures.load(folder / "mixtures.jsonl")
+        if not self.mixtures:
+            raise DataError(f"{folder}/mixtures.jsonl: empty; run stage 1 again")
+        self.sources = torch.stack([mixtures.render(m, directory) for m in self.mixtures])
+        self.mixture = self.sources.sum(1)
+        self.ids = [m.id for m in self.mixtures]
+        self.labels = [m.label for m in self.mixtures]
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def queries(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Query embeddings of one kind.
+
+        The text query is the target's caption, the audio query another recording of its class,
+        the image query its picture. A mixture without that kind of query has a row of zeros.
+
+        Args:
+            kind: text, audio or image.
+
+        Returns:
+            vectors (n, D) and has (n,) bool.
+        """
+        bank = cache(lambda split: QueryBank(self.query_dir / f"{split}.safetensors"))
+        dim = bank(self.split).dim
+        vectors, has = torch.zeros(len(self), dim), torch.zeros(len(self), dtype=torch.bool)
+        for i, mixture in enumerate(self.mixtures):
+            split, clip = self.split, mixture.target
+            if kind == "audio":
+                split, clip = mixture.audio_query_split, mixture.audio_query
+            if clip is None or (kind == "image" and mixture.image is None):
+                continue
+            found = bank(split)
+            if clip not in found.row:
+                raise DataError(
+                    f"{self.query_dir}/{split}.safetensors: has no clip {clip}; run stage 3 again"
+                )
+            vectors[i] = _vector(found, kind, found.row[clip])
+            has[i] = bool(vectors[i].any())
+        return vectors, has
+
+
+def _vector(bank: QueryBank, kind: str, row: int) -> Tensor:
+    """One clip's embedding (D,): its caption, its sound or its picture."""
+    if kind == "text":
+        return bank.text[row, 0]
+    if kind == "audio":
+        return bank.audio[row]
+    if kind == "image":
+        return bank.image[row]
+    raise DataError(f"query kind '{kind}' is unknown; use {', '.join(KINDS)}")
+
+
+def ideal_ratio_mask(sources: Tensor, spectrogram: Spectrogram) -> Tensor:
+    """Ideal ratio mask of the first source, |S_0| / sum_s |S_s|, (B, S, N) -> (B, F, T).
+
+    On the full linear grid; bins where every source is zero give 0.
+    """
+    spectra = spectrogram.stft(sources)
+    return target_masks(spectra.abs(), spectra.sum(1).abs(), "ratio")[:, 0]
+
+
+def apply_mask(mixture: Tensor, mask: Tensor, spectrogram: Spectrogram) -> Tensor:
+    """Mask a mixture with its own phase: (B, N) and (B, F, T) -> (B, N)."""
+    return spectrogram.istft(spectrogram.stft(mixture) * mask, mixture.shape[-1])
