@@ -1,0 +1,254 @@
+"""Fine-tuning the separator by PPO on sampled masks: one rollout and its updates a step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sep.data.bank import MixtureSampler, QueryBank
+from sep.model import QueryNet
+from sep.policy import BetaPolicy
+from sep.rl.advantage import EmaBaseline, batch_advantage, group_advantage, spread_windows
+from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.ppo import clipped_surrogate
+from sep.rl.reward import Rollout, Similarity, WeightedSum
+from sep.train import distributed
+from sep.train.batch import Batch, draw_batch
+from sep.train.losses import bin_weight, target_masks, weighted_bce
+from sep.train.supervised import learning_rate
+from sep.train.validation import Validation
+
+
+@dataclass
+class PolicyOptions:
+    """Settings of the policy gradient; `recipes/conf/rl/*.yaml` hold the named sets.
+
+    Attributes:
+        kappa: concentration of the Beta policy.
+        group_size: G, masks sampled for one mixture.
+        group: `mixture`, advantages relative to the G masks of a mixture; `batch`, relative to
+            an EMA baseline and the whole batch (MARS-Sep).
+        ema_decay: of that baseline.
+        inner_epochs: updates a rollout.
+        clip: eps of the clipped surrogate.
+        ratio: `bin` or `mean`.
+        entropy: weight of the entropy bonus; kl: of KL(new || old); kl_teacher: of
+            KL(new || supervised teacher).
+        windowed: part of the advantage that comes from windowed credit.
+        anchor: weight of the supervised loss on the same mixtures.
+        lr, weight_decay, warmup, grad_clip: of AdamW.
+        target, mixed: of the supervised loss and the queries, as in `SupervisedTask`.
+    """
+
+    kappa: float = 9.0
+    group_size: int = 1
+    group: str = "batch"
+    ema_decay: float = 0.92
+    inner_epochs: int = 1
+    clip: float = 0.2
+    ratio: str = "bin"
+    entropy: float = 0.1
+    kl: float = 0.01
+    kl_teacher: float = 0.0
+    windowed: float = 0.0
+    anchor: float = 0.0
+    lr: float = 2e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    target: str = "ratio"
+    mixed: float = 0.5
+
+    def __post_init__(self):
+        if self.group not in ("mixture", "batch"):
+            raise ValueError(f"group '{self.group}' is unknown; use mixture or batch")
+        if self.group == "mixture" and self.group_size < 2:
+            raise ValueError("group=mixture needs group_size of at least 2")
+        if self.windowed and self.group != "mixture":
+            raise ValueError("windowed credit needs group=mixture")
+
+
+class PolicyTask:
+    """Rollouts from a frozen snapshot of the policy, rewards, advantages and clipped updates.
+
+    Every step: the snapshot proposes (its forward pass is shared by all G masks and by the first
+    update), masks are sampled without gradient, turned into audio and rewarded; then
+    `inner_epochs` updates follow. BatchNorm keeps its running statistics throughout.
+
+    Args:
+        model: the supervised separator, on its device.
+        sampler, queries, validation: as in supervised training.
+        explore: what an action is.
+        reward: total reward of a mask.
+        windows: windowed similarity for windowed credit, or None.
+        options: the numbers.
+        teacher: frozen supervised separator, needed when `kl_teacher` is set.
+    """
+
+    def __init__(
+        self,
+        model: QueryNet,
+        sampler: MixtureSampler,
+        queries: QueryBank,
+        validation: Validation,
+        explore: BinExploration | TileExploration,
+        reward: WeightedSum,
+        options: PolicyOptions,
+        windows: Similarity | None = None,
+        teacher: QueryNet | None = None,
+    ):
+        if bool(options.windowed) != (windows is not None):
+            raise ValueError("windowed credit needs both its weight and a windowed similarity")
+        if bool(options.kl_teacher) != (teacher is not None):
+            raise ValueError("kl_teacher needs both its weight and a teacher")
+        self.model, self.sampler, self.queries = model.eval(), sampler, queries
+        self.validation, self.explore, self.reward = validation, explore, reward
+        self.windows, self.teacher, self.options = windows, teacher, options
+        self.policy = BetaPolicy(options.kappa)
+        self.baseline = EmaBaseline(options.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), options.lr, weight_decay=options.weight_decay
+        )
+
+    def train_step(self, step: int, progress: float) -> dict[str, float]:
+        """One rollout and `inner_epochs` clipped updates."""
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(options.lr, progress, options.warmup)
+        batch = draw_batch(self.sampler, self.queries, self.model.spectrogram, step, options.mixed)
+        query, weight = batch.query[:, 0], bin_weight(batch.mixture)
+        logits = self.model.logits(batch.magnitude, query)  # (B, H, T), with gradient
+        old = logits.detach()
+        old_proposal = self.explore.proposal(old, weight)
+        with torch.random.fork_rng(devices=_cuda(old.device)):
+            torch.manual_seed(self.sampler.generator(step).initial_seed())
+            action = self.policy.sample(old_proposal, options.group_size)
+        advantage, values = self.score(batch, self.explore.masks(old, old_proposal, action))
+        old_log_prob = self.policy.log_prob(old_proposal, action)
+        teacher = self._teacher(batch, query, weight)
+        for epoch in range(options.inner_epochs):
+            if epoch:
+                logits = self.model.logits(batch.magnitude, query)
+            loss, parts = self.loss(
+                logits, batch, weight, action, old_proposal, old_log_prob, advantage, teacher
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            distributed.average_gradients(self.model)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.grad_clip)
+            self.optimizer.step()
+        parts |= values | {"gradient_norm": norm, "loss": loss.detach()}
+        return {name: float(value) for name, value in parts.items()}
+
+    @torch.no_grad()
+    def score(self, batch: Batch, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Turn masks (B, G, H, T) into audio and advantages, (B, G) or (B, G, t) by action frame.
+
+        Also returns the means of all reward parts and the spread of the advantages.
+        """
+        options, grid = self.options, self.model.spectrogram
+        samples = batch.sources.shape[-1]
+        estimates = grid.istft(batch.spectrum[:, None] * grid.unwarp(masks), samples)
+        rollout = Rollout(
+            estimates=estimates,
+            mixture=batch.sources.sum(1),
+            target=batch.sources[:, 0],
+            query=batch.query[:, 0],
+            other=batch.query[:, 1],
+            sample_rate=grid.sample_rate,
+        )
+        reward, parts = self.reward(rollout)
+        mean = float(distributed.mean(reward.mean()))
+        values = {f"reward/{name}": value.mean() for name, value in parts.items()}
+        values["reward"] = reward.mean()
+        if options.group == "batch":
+            values["baseline"] = torch.tensor(self.baseline.update(mean))
+            advantage = batch_advantage(reward, float(values["baseline"]))
+            values["reward_spread"] = reward.std(correction=0)
+        else:
+            advantage = group_advantage(reward)
+            spread = reward.std(1, correction=0)
+            values["reward_spread"] = spread.mean()
+            values["dead_groups"] = (spread < 1e-4).float().mean()
+        if self.windows is not None:
+            by_window = self.windows(rollout)  # (B, G, J)
+            frames = masks.shape[-1]
+            window, hop = (
+                round(s * grid.sample_rate / grid.hop)
+                for s in (self.windows.window_s, self.windows.hop_s)
+            )
+            local = spread_windows(group_advantage(by_window), window, hop, frames)
+            part = options.windowed
+            advantage = (1 - part) * advantage[..., None] + part * local  # (B, G, T)
+            columns = self.explore.pool(batch.mixture[:1]).shape[-1]
+            advantage = torch.nn.functional.adaptive_avg_pool1d(advantage, columns)
+            values["reward/windows"] = by_window.mean()
+        values["advantage_spread"] = advantage.std(correction=0)
+        return advantage, values
+
+    def loss(
+        self,
+        logits: Tensor,
+        batch: Batch,
+        weight: Tensor,
+        action: Tensor,
+        old_proposal: Tensor,
+        old_log_prob: Tensor,
+        advantage: Tensor,
+        teacher: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics."""
+        options = self.options
+        proposal = self.explore.proposal(logits, weight)
+        log_prob = self.policy.log_prob(proposal, action)
+        loss, values = clipped_surrogate(
+            log_prob,
+            old_log_prob,
+            advantage,
+            self.explore.pool(weight),
+            options.clip,
+            options.ratio,
+        )
+        values["surrogate"] = loss.detach()
+        entropy = self.policy.entropy(proposal).mean()
+        kl = self.policy.kl(proposal, old_proposal).mean()
+        values |= {"entropy": entropy.detach(), "kl_old": kl.detach()}
+        loss = loss - options.entropy * entropy + options.kl * kl
+        if teacher is not None:
+            drift = self.policy.kl(proposal, teacher).mean()
+            values["kl_teacher"] = drift.detach()
+            loss = loss + options.kl_teacher * drift
+        if options.anchor:
+            target = target_masks(batch.warped, batch.mixture, options.target)[:, :1]
+            bce, supervised = weighted_bce(logits[:, None], target, weight)
+            values |= supervised
+            loss = loss + options.anchor * bce
+        return loss, values
+
+    @torch.no_grad()
+    def _teacher(self, batch: Batch, query: Tensor, weight: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        return self.explore.proposal(self.teacher.logits(batch.magnitude, query), weight)
+
+    def validate(self) -> dict[str, float]:
+        """Values on the fixed validation mixtures, the held-out judge among them."""
+        return self.validation(self.model)
+
+    def picture(self, path: Path) -> None:
+        """Draw the first validation mixture."""
+        self.validation.picture(self.model, path)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The running baseline; everything random is a function of seed and step."""
+        return {"baseline": self.baseline.value}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the running baseline."""
+        self.baseline.value = state["baseline"]
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
