@@ -64,7 +64,7 @@ class Similarity:
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G), or (B, G, J) by window."""
-        batch, group = rollout.estimates.shape[:2]
+        group = rollout.estimates.shape[1]
         own, other = rollout.query, rollout.other
         if self.fuse:
             clean = self._embed(rollout.target[:, None], rollout.sample_rate, 0.0)[:, 0, 0]
@@ -89,8 +89,8 @@ class Similarity:
         else:
             waves = waves[:, :, None]
         flat = waves.flatten(0, 2)
-        noise = torch.linspace(0, 1e4, flat.shape[-1], device=flat.device).sin() * _FLOOR
-        return self.embed(flat + noise, sample_rate).unflatten(0, waves.shape[:3])
+        noise = torch.randn(flat.shape[-1], generator=torch.Generator().manual_seed(0)) * _FLOOR
+        return self.embed(flat + noise.to(flat.device), sample_rate).unflatten(0, waves.shape[:3])
 
 
 class SiSdrGain:

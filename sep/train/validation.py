@@ -14,7 +14,8 @@ from sep.model import QueryNet
 from sep.train.losses import bin_weight, target_masks, weighted_bce
 from sep.train.picture import draw_separation
 
-Judge = Callable[[Tensor, list[str]], Tensor]  # waveforms (B, N) and labels to similarity (B,)
+# waveforms (B, N), queries (B, D) and labels to similarities (B,)
+Judge = Callable[[Tensor, Tensor, list[str]], Tensor]
 
 
 class Validation:
@@ -69,7 +70,7 @@ class Validation:
             gain = si_sdr(estimate, sources[:, 0]) - si_sdr(mixture, sources[:, 0])
             values = {"si_sdri": gain, "loss": loss.expand(len(gain))}
             for name, judge in self.judges.items():
-                values[name] = judge(estimate, labels)
+                values[name] = judge(estimate, query, labels)
             for name, value in values.items():
                 parts.setdefault(name, []).append(value.float().cpu())
         model.train(training)

@@ -1,0 +1,86 @@
+"""What every training stage needs before its loop: device, mixtures, queries, validation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import encoders
+from encoders.judge import Judge
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+from sep.data.kaldi import DataDir
+from sep.errors import DataError
+from sep.train import distributed
+from sep.train.validation import Validation
+
+
+@dataclass
+class TrainingSetup:
+    """The device of this process and what is on it.
+
+    Attributes:
+        device: of this process.
+        sampler: training mixtures; queries: their embeddings.
+        validation: fixed validation mixtures with the encoder's and the judge's similarity.
+        encoder: the query encoder; encoder_folder: where it was read.
+    """
+
+    device: torch.device
+    sampler: MixtureSampler
+    queries: QueryBank
+    validation: Validation
+    encoder: encoders.Encoder
+    encoder_folder: Path
+
+
+def prepare(
+    *,
+    exp: str | Path,
+    data: str | Path,
+    device: torch.device,
+    seed: int,
+    batch: int,
+    samples: int,
+    gain_db: float,
+    bank_gb: float,
+    valid_mixtures: int,
+    threads: int | None = None,
+) -> TrainingSetup:
+    """Read data, embeddings, encoder and judge of an experiment.
+
+    Raises:
+        DataError: an earlier stage has not been run, or its results do not fit each other.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    exp, data = Path(exp), Path(data)
+    device = distributed.start(device)
+    for folder, stage in ((exp / "encoder", 2), (exp / "judge", 2), (exp / "queries", 3)):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: missing; run stage {stage} first")
+    encoder = encoders.load(exp / "encoder", device=device)
+    judge = Judge.load(exp / "judge").to(device)
+    bank = ClipBank(DataDir(data / "train"), device, encoder.sample_rate, bank_gb)
+    queries = QueryBank(exp / "queries" / "train.safetensors", bank, device)
+    if queries.encoder != encoder.fingerprint:
+        raise DataError(f"{exp / 'queries'}: made with another encoder; run stage 3 again")
+    sampler = MixtureSampler(
+        bank, batch, samples, gain_db=gain_db, seed=seed, rank=distributed.rank()
+    )
+    valid = QueryBank(exp / "queries" / "valid.safetensors", device=device)
+    rate = encoder.sample_rate
+
+    def semantic(wave: torch.Tensor, query: torch.Tensor, labels: list[str]) -> torch.Tensor:
+        return (encoder.embed_audio(wave, rate) * query).sum(-1)
+
+    def held_out(wave: torch.Tensor, query: torch.Tensor, labels: list[str]) -> torch.Tensor:
+        return judge.similarity(wave, rate, labels)
+
+    validation = Validation(
+        DataDir(data / "valid"),
+        valid,
+        valid_mixtures,
+        device,
+        {"similarity": semantic, "held_out": held_out},
+    )
+    return TrainingSetup(device, sampler, queries, validation, encoder, exp / "encoder")
