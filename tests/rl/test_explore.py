@@ -1,0 +1,43 @@
+"""What actions do to masks."""
+
+import pytest
+import torch
+
+from sep.rl.explore import BinExploration, TileExploration
+
+
+def test_an_action_at_the_proposal_leaves_the_mask_as_it_was():
+    logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
+    explore, weight = TileExploration((4, 8)), torch.ones(2, 16, 16)
+    proposal = explore.proposal(logits, weight)
+    assert proposal.shape == (2, 4, 2)
+    masks = explore.masks(logits, proposal, proposal[:, None])
+    torch.testing.assert_close(masks[:, 0], torch.sigmoid(logits))
+
+
+def test_a_tile_proposal_is_the_weighted_mean_logit():
+    logits = torch.tensor([[[1.0, 3.0], [1.0, 3.0]]])
+    weight = torch.tensor([[[3.0, 1.0], [3.0, 1.0]]])
+    proposal = TileExploration((2, 2)).proposal(logits, weight)
+    assert proposal.item() == pytest.approx(torch.sigmoid(torch.tensor(1.5)).item())
+
+
+def test_a_higher_action_raises_the_mask_around_its_tile_only():
+    logits, weight = torch.zeros(1, 32, 32), torch.ones(1, 32, 32)
+    explore = TileExploration((8, 8))
+    proposal = explore.proposal(logits, weight)
+    action = proposal[:, None].clone()
+    action[0, 0, 0, 0] = 0.9
+    change = explore.masks(logits, proposal, action)[0, 0] - 0.5
+    assert change[:4, :4].min() > 0.3
+    assert change[16:, 16:].abs().max() == 0
+
+
+def test_a_mask_that_tiles_do_not_fit_is_refused():
+    with pytest.raises(ValueError, match="multiple"):
+        TileExploration((8, 8)).proposal(torch.zeros(1, 12, 16), torch.ones(1, 12, 16))
+
+
+def test_bin_actions_are_the_mask():
+    action = torch.rand(1, 2, 3, 3)
+    assert BinExploration().masks(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3), action) is action

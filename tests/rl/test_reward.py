@@ -1,0 +1,76 @@
+"""Rewards on waveforms whose embedding is known."""
+
+import pytest
+import torch
+
+from sep.rl.reward import Rollout, Similarity, SiSdrGain, WeightedSum
+
+RATE, SAMPLES = 16_000, 4_096
+TIME = torch.arange(SAMPLES) / RATE
+LOW, HIGH = torch.sin(2 * torch.pi * 250 * TIME), torch.sin(2 * torch.pi * 2_000 * TIME)
+
+
+def embed(wave, sample_rate):
+    """Unit vector (low, high) of the amplitudes at 250 and 2000 Hz: a real, tiny encoder."""
+    time = torch.arange(wave.shape[-1]) / sample_rate
+    tones = [torch.exp(2j * torch.pi * f * time) for f in (250, 2_000)]
+    values = torch.stack([(wave * tone).sum(-1).abs() for tone in tones], -1)
+    return torch.nn.functional.normalize(values, dim=-1)
+
+
+def rollout(*estimates):
+    return Rollout(
+        estimates=torch.stack(estimates)[None],
+        mixture=(LOW + HIGH)[None],
+        target=LOW[None],
+        query=torch.tensor([[1.0, 0.0]]),
+        other=torch.tensor([[0.0, 1.0]]),
+        sample_rate=RATE,
+    )
+
+
+def test_similarity_is_the_cosine_with_the_query():
+    reward = Similarity(embed)(rollout(LOW, HIGH, LOW + HIGH))
+    torch.testing.assert_close(reward, torch.tensor([[1.0, 0.0, 0.5**0.5]]), atol=1e-3, rtol=0)
+
+
+def test_margin_subtracts_the_similarity_with_the_other_query():
+    reward = Similarity(embed, margin=0.5)(rollout(LOW, HIGH))
+    torch.testing.assert_close(reward, torch.tensor([[1.0, -0.5]]), atol=1e-3, rtol=0)
+
+
+def test_normalised_reward_is_zero_for_the_mixture_and_one_for_the_target():
+    reward = Similarity(embed, margin=0.5, normalise=True)(rollout(LOW, LOW + HIGH))
+    torch.testing.assert_close(reward, torch.tensor([[1.0, 0.0]]), atol=1e-4, rtol=0)
+
+
+def test_fused_anchor_is_the_mean_of_query_and_clean_target():
+    values = rollout(LOW)
+    values.query = torch.tensor([[0.0, 1.0]])  # fused with the target's (1, 0): at 45 degrees
+    assert Similarity(embed, fuse=True)(values).item() == pytest.approx(0.5**0.5, abs=1e-3)
+
+
+def test_windows_score_each_stretch_by_itself():
+    half = SAMPLES // 2
+    switched = torch.cat([LOW[:half], HIGH[half:]])
+    reward = Similarity(embed, window_s=half / RATE, hop_s=half / RATE)(rollout(switched))
+    torch.testing.assert_close(reward, torch.tensor([[[1.0, 0.0]]]), atol=1e-2, rtol=0)
+
+
+def test_silence_gets_a_finite_reward():
+    values = rollout(torch.zeros(SAMPLES))
+    assert torch.isfinite(Similarity(embed)(values)).all()
+    assert SiSdrGain()(values).item() == 0
+
+
+def test_si_sdr_gain_by_hand():
+    # the mixture holds target and interferer at equal power: 0 dB; a tenth of the interferer's
+    # amplitude is left: 20 dB, so the gain is 2 in units of 10 dB
+    assert SiSdrGain()(rollout(LOW + 0.1 * HIGH)).item() == pytest.approx(2.0, abs=0.01)
+
+
+def test_weighted_sum_logs_its_parts_before_weighting():
+    total, parts = WeightedSum({"one": (2.0, Similarity(embed)), "two": (0.5, SiSdrGain())})(
+        rollout(LOW + 0.1 * HIGH)
+    )
+    assert total.item() == pytest.approx(2 * parts["one"].item() + 0.5 * parts["two"].item())

@@ -1,0 +1,112 @@
+"""The separator network and its model folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sep import hub
+from sep.errors import ModelError
+from sep.model import QueryNet
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    model = QueryNet(**{"width": 2, "levels": 4, "mask_channels": 3, "embed_dim": 8} | options)
+    model.amp = False
+    return model.eval()
+
+
+def test_masks_equal_those_of_the_reference_network():
+    reference = np.load(Path(__file__).parent / "omnisep_parity.npz")
+    model = tiny(width=4, levels=7, mask_channels=8, embed_dim=16)
+    state = {k[2:]: torch.from_numpy(reference[k]) for k in reference.files if k[:2] == "w:"}
+    hub.load_reference_state(model, {f"module.{k}": v for k, v in state.items()})
+    with torch.no_grad():
+        logits = model.logits(
+            torch.from_numpy(reference["mag"][:, 0]), torch.from_numpy(reference["query"])
+        )
+    difference = torch.sigmoid(logits) - torch.from_numpy(reference["mask"][:, 0])
+    assert difference.abs().max() < 2e-4
+
+
+def test_reference_state_of_another_size_is_refused():
+    with pytest.raises(ModelError, match="size mismatch"):
+        hub.load_reference_state(tiny(), tiny(width=4).state_dict())
+
+
+def test_full_size_has_the_published_parameters():
+    model = QueryNet(width=64, levels=7, mask_channels=32, embed_dim=1024)
+    state = model.state_dict()
+    assert len(state) == 79
+    assert state["sound_net.unet_block.model.1.model.3.model.6.weight"].shape == (128, 512, 3, 3)
+    assert state["frame_net.weight"].shape == (32, 1024)
+    assert state["synth_net.scale"].shape == (32,)
+
+
+def test_logit_is_the_scaled_inner_product_plus_bias():
+    model = tiny()
+    magnitude, query = torch.rand(1, 513, 16), torch.randn(1, 8)
+    with torch.no_grad():
+        model.synth_net.scale.copy_(torch.tensor([1.0, -2.0, 0.5]))
+        model.synth_net.bias.fill_(0.3)
+        maps = model.sound_net(torch.log(model.spectrogram.warp(magnitude + 1e-10))[:, None])
+        weight = torch.sigmoid(query @ model.frame_net.weight.T + model.frame_net.bias)[0]
+        expected = (
+            weight[0] * maps[0, 0] - 2 * weight[1] * maps[0, 1] + 0.5 * weight[2] * maps[0, 2]
+        )
+        logits = model.logits(magnitude, query)[0]
+    torch.testing.assert_close(logits, expected + 0.3, atol=1e-5, rtol=1e-4)
+
+
+def test_one_shared_query_gives_the_same_mask_as_one_query_a_mixture():
+    model = tiny()
+    magnitude, query = torch.rand(2, 513, 21), torch.randn(8)
+    with torch.no_grad():
+        model.synth_net.scale.normal_()
+        shared = model.mask(magnitude, query)
+        repeated = model.mask(magnitude, query.expand(2, 8))
+        several = model.mask(magnitude, query.expand(2, 3, 8))
+    assert shared.shape == (2, 513, 21)
+    torch.testing.assert_close(shared, repeated, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(several[:, 2], repeated, atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_inside_stays_close_to_float32():
+    model = tiny(width=8)
+    magnitude, query = torch.rand(1, 513, 32), torch.randn(1, 8)
+    with torch.no_grad():
+        exact = model.mask(magnitude, query)
+        model.amp = True
+        assert (model.mask(magnitude, query) - exact).abs().max() < 0.05
+
+
+def test_model_folder_round_trip_gives_identical_output(tmp_path):
+    model = tiny()
+    hub.save_pretrained(model, tmp_path / "model", provenance={"step": 3})
+    hub.save_pretrained(model, tmp_path / "model", provenance={"step": 4})
+    loaded = hub.from_pretrained(tmp_path / "model")
+    loaded.amp = False
+    wave, query = torch.randn(1, 4000), torch.randn(1, 8)
+    assert torch.equal(loaded.separate(wave, query), model.separate(wave, query))
+    assert hub.read_config(tmp_path / "model")["provenance"] == {"step": 4}
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no model here"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "config.json").write_text("{}"), "not the configuration"),
+        (lambda f: (f / "model.safetensors").unlink(), "missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"nonsense"), "damaged"),
+    ],
+)
+def test_a_spoiled_model_folder_is_named_in_one_line(tmp_path, spoil, message):
+    hub.save_pretrained(tiny(), tmp_path / "model")
+    spoil(tmp_path / "model")
+    with pytest.raises(ModelError, match=message) as error:
+        hub.from_pretrained(tmp_path / "model")
+    assert "\n" not in str(error.value)

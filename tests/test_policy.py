@@ -1,0 +1,64 @@
+"""The Beta mask policy."""
+
+import math
+
+import pytest
+import torch
+
+from sep.policy import BetaPolicy
+
+
+def test_log_density_of_a_hand_computed_case():
+    # kappa 2, P 0.5: Beta(2, 2) has density 6 x (1 - x), at 0.25 that is 1.125
+    policy = BetaPolicy(2.0)
+    value = policy.log_prob(torch.tensor([[0.5]]), torch.tensor([[[0.25]]]))
+    assert value.item() == pytest.approx(math.log(1.125), abs=1e-6)
+
+
+def test_density_agrees_with_torch():
+    generator = torch.Generator().manual_seed(0)
+    proposal = torch.rand(2, 5, generator=generator)
+    action = torch.rand(2, 3, 5, generator=generator).clamp(0.01, 0.99)
+    policy = BetaPolicy(9.0)
+    expected = torch.distributions.Beta(1 + 9 * proposal, 1 + 9 * (1 - proposal))
+    torch.testing.assert_close(
+        policy.log_prob(proposal, action),
+        expected.log_prob(action.transpose(0, 1)).transpose(0, 1),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_the_mode_is_the_proposal():
+    policy, proposal = BetaPolicy(9.0), torch.tensor([[0.3]])
+    grid = torch.linspace(0.001, 0.999, 999)
+    density = policy.log_prob(proposal.expand(1, 1), grid[None, :, None])
+    assert grid[density.argmax()].item() == pytest.approx(0.3, abs=1e-3)
+    assert torch.equal(policy.mode(proposal), proposal)
+
+
+def test_samples_have_the_mean_of_the_beta_distribution():
+    torch.manual_seed(0)
+    drawn = BetaPolicy(9.0).sample(torch.tensor([[0.0, 0.5, 1.0]]), 20_000)
+    assert drawn.shape == (1, 20_000, 3)
+    # mean (1 + 9 P) / 11
+    torch.testing.assert_close(
+        drawn.mean((0, 1)), torch.tensor([1 / 11, 0.5, 10 / 11]), atol=3e-3, rtol=0
+    )
+
+
+def test_entropy_has_the_known_values_and_peaks_in_the_middle():
+    entropy = BetaPolicy(9.0).entropy(torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(entropy, torch.tensor([-1.40, -0.52, -1.40]), atol=0.01, rtol=0)
+
+
+def test_kl_is_zero_only_at_the_same_proposal():
+    policy = BetaPolicy(9.0)
+    same, other = torch.tensor([0.4]), torch.tensor([0.6])
+    assert policy.kl(same, same).item() == pytest.approx(0, abs=1e-6)
+    assert policy.kl(same, other).item() > 0.05
+
+
+def test_kappa_must_be_positive():
+    with pytest.raises(ValueError, match="kappa"):
+        BetaPolicy(0.0)
