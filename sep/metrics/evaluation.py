@@ -1,6 +1,6 @@
 """The fixed test mixtures in memory, with their query embeddings."""
 
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -31,8 +31,9 @@ class EvaluationSet:
     """
 
     def __init__(self, data: str | Path, split: str, queries: str | Path):
-        folder = Path(data) / split
-        self.split, self.query_dir = split, Path(queries)
+        self.data, self.split, self.query_dir = Path(data), split, Path(queries)
+        self._banks: dict[str, QueryBank] = {}
+        folder = self.data / split
         directory = DataDir(folder)
         self.mixtures = mixtures.load(folder / "mixtures.jsonl")
         if not self.mixtures:
@@ -49,7 +50,7 @@ class EvaluationSet:
         """Query embeddings of one kind.
 
         The text query is the target's caption, the audio query another recording of its class,
-        the image query its picture. A mixture without that kind of query has a row of zeros.
+        the image query a picture of its class. A mixture without that kind has a row of zeros.
 
         Args:
             kind: text, audio or image.
@@ -57,23 +58,46 @@ class EvaluationSet:
         Returns:
             vectors (n, D) and has (n,) bool.
         """
-        bank = cache(lambda split: QueryBank(self.query_dir / f"{split}.safetensors"))
-        dim = bank(self.split).dim
+        dim = self._bank(self.split).dim
         vectors, has = torch.zeros(len(self), dim), torch.zeros(len(self), dtype=torch.bool)
         for i, mixture in enumerate(self.mixtures):
-            split, clip = self.split, mixture.target
-            if kind == "audio":
-                split, clip = mixture.audio_query_split, mixture.audio_query
-            if clip is None or (kind == "image" and mixture.image is None):
+            found = self._query_clip(mixture, kind)
+            if found is None:
                 continue
-            found = bank(split)
-            if clip not in found.row:
+            split, clip = found
+            bank = self._bank(split)
+            if clip not in bank.row:
                 raise DataError(
                     f"{self.query_dir}/{split}.safetensors: has no clip {clip}; run stage 3 again"
                 )
-            vectors[i] = _vector(found, kind, found.row[clip])
+            vectors[i] = _vector(bank, kind, bank.row[clip])
             has[i] = bool(vectors[i].any())
         return vectors, has
+
+    def _query_clip(self, mixture: mixtures.Mixture, kind: str) -> tuple[str, str] | None:
+        """Split and clip whose embedding is the query of this kind, None where there is none."""
+        if kind == "audio":
+            if mixture.audio_query is None:
+                return None
+            return mixture.audio_query_split, mixture.audio_query
+        if kind == "image":
+            return self._pictures.get(mixture.image)
+        return self.split, mixture.target
+
+    @cached_property
+    def _pictures(self) -> dict[str, tuple[str, str]]:
+        """Path of a picture to the split and clip that has its embedding, own split first."""
+        found: dict[str, tuple[str, str]] = {}
+        for split in (self.split, *(s for s in mixtures.SPLITS if s != self.split)):
+            if (self.query_dir / f"{split}.safetensors").exists():
+                for clip, path in DataDir(self.data / split).image.items():
+                    found.setdefault(path, (split, clip))
+        return found
+
+    def _bank(self, split: str) -> QueryBank:
+        if split not in self._banks:
+            self._banks[split] = QueryBank(self.query_dir / f"{split}.safetensors")
+        return self._banks[split]
 
 
 def _vector(bank: QueryBank, kind: str, row: int) -> Tensor:

@@ -1,0 +1,265 @@
+"""Stage 7: score what stage 6 separated, beside the untouched mixture and the ideal mask.
+
+Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+import encoders
+from encoders import EncoderError
+from encoders.judge import Judge
+from sep import audio, hub
+from sep.device import resolve
+from sep.errors import DataError, SepError
+from sep.metrics import bss, bss_torch, figures, report, results, semantic
+from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
+from sep.metrics.sisdr import si_sdr, si_sdr_improvement
+from sep.spectrogram import Spectrogram
+
+CLASS_WORDING = "the sound of {}"
+
+
+def read_estimates(folder: Path, clips: EvaluationSet, rows: list[int]) -> Tensor:
+    """Read stage 6's files for the mixtures `rows`: (len(rows), N)."""
+    waves = []
+    for i in rows:
+        wave, _ = audio.read(folder / f"{clips.ids[i]}.wav")
+        if wave.shape != (1, clips.mixture.shape[-1]):
+            raise DataError(f"{folder}/{clips.ids[i]}.wav: of another length; run stage 6 again")
+        waves.append(wave[0])
+    return torch.stack(waves)
+
+
+def text_estimates(
+    separated: Path, systems: list[str], clips: EvaluationSet, grid: Spectrogram
+) -> dict[str, Tensor]:
+    """The mixture, the ideal mask's output and every system's text-query outputs, (n, N) each."""
+    batch = range(0, len(clips), 16)
+    ideal = [
+        apply_mask(
+            clips.mixture[i : i + 16], ideal_ratio_mask(clips.sources[i : i + 16], grid), grid
+        )
+        for i in batch
+    ]
+    rows = list(range(len(clips)))
+    return {"mixture": clips.mixture, "ideal": torch.cat(ideal)} | {
+        system: read_estimates(separated / system, clips, rows) for system in systems
+    }
+
+
+def signal_scores(
+    clips: EvaluationSet, estimates: dict[str, Tensor], jobs: int, device: torch.device
+) -> dict[str, dict[str, Tensor]]:
+    """`scores[system][metric]` (n,): SI-SDR, its improvement and BSS Eval in both definitions."""
+    stacked = torch.stack(list(estimates.values()), dim=1)  # (n, E, N)
+    reference = clips.sources[:, :1]
+    found = {
+        "si_sdr": si_sdr(stacked, reference),
+        "si_sdri": si_sdr_improvement(stacked, reference, clips.mixture[:, None]),
+    }
+    parts, since, step = [], time.perf_counter(), 40
+    for start in range(0, len(clips), step):
+        part = slice(start, start + step)
+        references, given = clips.sources[part, :, None], stacked[part, :, None]
+        if device.type == "cuda":
+            references, given = references.to(device), given.to(device)
+        parts.append(bss_torch.bss_eval_many(references, given, jobs))
+        if time.perf_counter() - since > 5:
+            since = time.perf_counter()
+            print(f"BSS Eval: {min(start + step, len(clips))} of {len(clips)}", flush=True)
+    found |= {name: torch.cat([part[name] for part in parts]) for name in bss.NAMES}
+    return {
+        system: {name: values[:, e] for name, values in found.items()}
+        for e, system in enumerate(estimates)
+    }
+
+
+def check_against_museval(
+    clips: EvaluationSet, estimates: dict[str, Tensor], scores: dict, count: int
+) -> float:
+    """Largest difference in dB to museval on `count` clips spread over the set, all systems.
+
+    Ratios above 100 dB are rounding noise in both and are not compared.
+    """
+    chosen = torch.linspace(0, len(clips) - 1, count).round().long().unique().tolist()
+    worst = 0.0
+    for system, waves in estimates.items():
+        for i in chosen:
+            target, *others = clips.sources[i].numpy()
+            residual = clips.mixture[i] - waves[i]
+            expected = bss.bss_eval(target, sum(others), waves[i].numpy(), residual.numpy())
+            for name, value in expected.items():
+                if value < report.UNBOUNDED_DB:  # false for NaN too
+                    worst = max(worst, abs(value - float(scores[system][name][i])))
+    return worst
+
+
+def semantic_scores(
+    exp: Path, clips: EvaluationSet, sounds: dict[str, Tensor], rate: int, device: torch.device
+) -> dict[str, dict[str, Tensor]]:
+    """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
+    encoder = encoders.load(exp / "encoder", device=device)
+    judge = Judge.load(exp / "judge", device=device)
+    names = sorted({*clips.labels, *judge.labels})
+    label = torch.tensor([names.index(name) for name in clips.labels])
+    with torch.no_grad():
+        classes = encoder.embed_text([CLASS_WORDING.format(name) for name in names]).cpu()
+    query, _ = clips.queries("text")
+    scores = {}
+    for system, waves in sounds.items():
+        since = time.perf_counter()
+        waves = waves.to(device)
+        embedding = semantic.embed(encoder, waves, rate).cpu()
+        found = semantic.encoder_scores(embedding, query, classes, label)
+        found |= semantic.judge_scores(judge, waves, rate, clips.labels)
+        scores[system] = {name: values.cpu() for name, values in found.items()}
+        print(f"meaning of {system}: {time.perf_counter() - since:.1f} s", flush=True)
+    return scores
+
+
+def rows_of(
+    clips: EvaluationSet, index: list[int], system: str, query: str, scores: dict[str, Tensor]
+) -> list[dict[str, Any]]:
+    """One row a clip; `scores` are (len(index),) each."""
+    return [
+        {"id": clips.ids[i], "system": system, "query": query, "label": clips.labels[i]}
+        | {name: float(values[k]) for name, values in scores.items()}
+        for k, i in enumerate(index)
+    ]
+
+
+def kind_rows(
+    separated: Path, systems: list[str], kinds: list[str], clips: EvaluationSet
+) -> list[dict[str, Any]]:
+    """SI-SDR and its improvement for the query kinds other than text."""
+    rows = []
+    for kind in kinds:
+        index = clips.queries(kind)[1].nonzero()[:, 0].tolist()
+        for system in systems if index else []:
+            estimate = read_estimates(separated / f"{system}-{kind}", clips, index)
+            reference, mixture = clips.sources[index, 0], clips.mixture[index]
+            scores = {
+                "si_sdr": si_sdr(estimate, reference),
+                "si_sdri": si_sdr_improvement(estimate, reference, mixture),
+            }
+            rows += rows_of(clips, index, system, kind, scores)
+    return rows
+
+
+def notes(clips: EvaluationSet, grid: Spectrogram, checked: str, summaries: dict) -> str:
+    """What the columns and lines of the tables are."""
+    return f"""\
+{len(clips)} fixed mixtures of the {clips.split} split; text queries are the targets' captions.
+Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of the mean.
+
+- mixture: the unprocessed recording. ideal: ideal ratio mask |S| / sum |S| on the separator's
+  STFT (n_fft {grid.n_fft}, hop {grid.hop}) with the mixture's phase. control: the supervised model
+  trained on, supervised, for the wall-clock time that rl had. reference: the true target.
+- SDR and ISR (images): museval v4's default; this SDR of a mono signal is
+  10 log10(|s|²/|s-e|²). SDR (sources): `bsseval_sources_version=True`, after a 512-tap filter.
+  One window over the clip; SIR and SAR are the same in both definitions. {checked}
+- Similarity and class hits: by the encoder that queries and rewards come from (hits: nearest class
+  name), and by a held-out judge that no training signal touched.
+- {report.undefined_note(summaries)}
+"""
+
+
+def present(separated: Path, systems: list[str]) -> list[str]:
+    """The systems that stage 6 separated; the others are named."""
+    found = [s for s in systems if (separated / s).is_dir()]
+    for system in systems:
+        if system not in found:
+            print(
+                f"{system}: not separated ({separated / system} is missing), left out", flush=True
+            )
+    if not found:
+        raise DataError(f"{separated}: holds no results; run stage 6 first")
+    return found
+
+
+def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[str, str]]) -> None:
+    """Write the figures."""
+    shown = [s for s in systems if s not in ("mixture", "reference")]
+    figures.save(figures.spread(rows, shown), folder / "si_sdri.png")
+    figures.save(
+        figures.by_class(rows, [s for s in shown if s != "ideal"]), folder / "si_sdri_by_class.png"
+    )
+    for first, second in pairs:
+        for metric in ("si_sdri", "judge_similarity"):
+            name = f"{second}_against_{first}_{metric}.png"
+            figures.save(figures.scatter(rows, second, first, metric), folder / name)
+
+
+def run(cfg: DictConfig) -> None:
+    """Read, score, summarise, write."""
+    exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
+    separated = exp / "separated"
+    systems = present(separated, list(cfg.systems))
+    jobs = cfg.jobs or len(os.sched_getaffinity(0))
+
+    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
+    grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram
+    estimates = text_estimates(separated, systems, clips, grid)
+    print(f"{len(clips)} mixtures x {len(estimates)} systems read", flush=True)
+
+    since = time.perf_counter()
+    scores = signal_scores(clips, estimates, jobs, device)
+    print(f"signal ratios: {time.perf_counter() - since:.1f} s", flush=True)
+    checked = ""
+    if cfg.check:
+        worst = check_against_museval(clips, estimates, scores, cfg.check)
+        checked = (
+            f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
+            f"{len(estimates)} systems: largest difference {worst:.1g} dB."
+        )
+        print(checked, flush=True)
+    sounds = estimates | {"reference": clips.sources[:, 0]}
+    for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
+        scores.setdefault(system, {}).update(found)
+
+    everyone = list(range(len(clips)))
+    rows = [
+        row for s, found in scores.items() for row in rows_of(clips, everyone, s, "text", found)
+    ]
+    rows += kind_rows(separated, systems, [k for k in cfg.queries if k != "text"], clips)
+    summaries = report.summary(rows, cfg.seed)
+    pairs = [(a, b) for a, b in cfg.pairs if a in systems and b in systems]
+    compared = {(a, b): report.compare(rows, a, b, seed=cfg.seed) for a, b in pairs}
+
+    trained = {
+        query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
+    }
+    tables = [report.score_table(summaries["text"]), report.kinds_table(trained)]
+    tables += [report.paired_table(found, a, b) for (a, b), found in compared.items()]
+    page = "\n\n".join([*tables, notes(clips, grid, checked, summaries)])
+
+    out = exp / "scores"
+    report.write_csv(out / "per_clip.csv", rows)
+    paired = {f"{a} - {b}": found for (a, b), found in compared.items()}
+    report.write_json(out / "summary.json", {"summary": summaries, "paired": paired})
+    report.write_text(out / "table.md", page)
+    draw(out, rows, [*scores], pairs)
+    if cfg.results:
+        report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
+    print(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s", flush=True)
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="score")
+def main(cfg: DictConfig) -> None:
+    try:
+        run(cfg)
+    except (SepError, EncoderError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
