@@ -28,6 +28,7 @@ class Validation:
         device: where to validate.
         judges: name to similarity function; each adds a value `<name>` (mean over mixtures).
         batch: mixtures at once.
+        segment: samples of a mixture.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Validation:
         device: str | torch.device,
         judges: dict[str, Judge] | None = None,
         batch: int = 16,
+        segment: int = mixtures.SEGMENT,
     ):
         chosen = mixtures.load(Path(data.path) / "mixtures.jsonl")[:count]
-        self.sources = torch.stack([mixtures.render(m, data) for m in chosen]).to(device)
+        self.sources = torch.stack([mixtures.render(m, data, segment) for m in chosen]).to(device)
         rows = torch.tensor([queries.row[m.target] for m in chosen], device=queries.text.device)
         self.query = queries.text[rows, 0].to(device)  # (V, D)
         self.labels = [m.label for m in chosen]

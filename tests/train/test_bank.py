@@ -1,0 +1,73 @@
+"""Clips in memory, training mixtures and query mix-up."""
+
+import pytest
+import torch
+
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+from sep.data.kaldi import DataDir
+from sep.data.mixing import active_rms, level
+from sep.errors import DataError
+
+
+def test_segments_start_inside_a_clip_or_after_silence(corpus):
+    data = DataDir(corpus / "data")
+    bank = ClipBank(data)
+    whole = bank.segments(torch.tensor([0]), torch.tensor([0]), 20_000)[0]
+    later = bank.segments(torch.tensor([0]), torch.tensor([100]), 50)[0]
+    after = bank.segments(torch.tensor([0]), torch.tensor([-30]), 50)[0]
+    assert torch.equal(later, whole[100:150])
+    assert after[:30].abs().max() == 0
+    assert torch.equal(after[30:], whole[:20])
+    assert whole[bank.length[0] :].abs().max() == 0  # no sample of the next clip
+
+
+def test_a_mixture_never_holds_one_label_twice(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    sampler = MixtureSampler(bank, batch=200, samples=512)
+    clip, sources = sampler.draw(sampler.generator(0))
+    assert (bank.label[clip[:, 0]] != bank.label[clip[:, 1]]).all()
+    assert len(clip.flatten().unique()) == len(bank.ids)  # every clip is drawn
+    assert sources.shape == (200, 2, 512)
+
+
+def test_a_step_alone_decides_the_mixtures(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    sampler = MixtureSampler(bank, batch=8, samples=512, seed=1)
+    clip, sources = sampler.draw(sampler.generator(7))
+    again = MixtureSampler(bank, batch=8, samples=512, seed=1)
+    assert torch.equal(again.draw(again.generator(7))[1], sources)
+    assert not torch.equal(again.draw(again.generator(8))[0], clip)
+    other_rank = MixtureSampler(bank, batch=8, samples=512, seed=1, rank=1)
+    assert not torch.equal(other_rank.draw(other_rank.generator(7))[0], clip)
+
+
+def test_levels_by_hand():
+    # half silence, half a constant 0.5: active RMS 0.5, brought to -25 dB + 5 dB = 0.1
+    wave = torch.cat([torch.zeros(640), torch.full((640,), 0.5)])[None, None]
+    assert active_rms(wave).item() == pytest.approx(0.5)
+    levelled = level(wave, torch.tensor([[5.0]]))
+    assert levelled.abs().max().item() == pytest.approx(0.1, rel=1e-4)
+    assert level(torch.zeros(1, 1, 640), torch.zeros(1, 1)).abs().max() == 0
+
+
+def test_queries_are_unit_vectors_of_the_clips_label(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    queries = QueryBank(corpus / "queries.safetensors", bank)
+    clip = torch.arange(12).reshape(6, 2)
+    for mixed in (0.0, 1.0):
+        drawn = queries.draw(clip, torch.Generator().manual_seed(0), mixed)
+        torch.testing.assert_close(drawn, queries.audio[clip])  # all kinds are equal here
+
+
+def test_queries_of_other_data_are_refused(corpus, tmp_path):
+    bank = ClipBank(DataDir(corpus / "data"))
+    bank.ids = bank.ids[::-1]
+    with pytest.raises(DataError, match="stage 3"):
+        QueryBank(corpus / "queries.safetensors", bank)
+    with pytest.raises(DataError, match="missing"):
+        QueryBank(tmp_path / "none.safetensors")
+
+
+def test_more_audio_than_the_limit_is_refused_by_name(corpus):
+    with pytest.raises(DataError, match="bank_gb"):
+        ClipBank(DataDir(corpus / "data"), limit_gb=1e-5)

@@ -1,0 +1,114 @@
+"""Training: it learns, resumes exactly, and stops with one line when a loss is not finite."""
+
+import math
+
+import pytest
+import torch
+
+from sep import hub
+from sep.errors import ModelError, TrainingError
+from sep.train.checkpoint import read_state, write_state
+from sep.train.log import RunLog, read_log
+from sep.train.loop import run
+from sep.train.supervised import SupervisedTask, learning_rate
+
+SETTINGS = {"steps": 12, "valid_every": 4, "best_by": "si_sdri", "say": lambda line: None}
+
+
+def losses(folder):
+    return [(s, v) for s, name, v in read_log(folder / "log.csv") if name == "train/loss"]
+
+
+def test_supervised_training_lowers_the_validation_loss(parts, tmp_path):
+    task = SupervisedTask(*parts, lr=1e-2)
+    before = task.validate()
+    after = run(task, tmp_path / "run", **{**SETTINGS, "steps": 30, "valid_every": 30})
+    assert after["loss"] < before["loss"] - 0.02
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {"best", "last", "state.pt", "tb"}
+    assert (tmp_path / "run" / "pictures" / "000030.png").stat().st_size > 1000
+    best = hub.read_config(tmp_path / "run" / "best")["provenance"]
+    assert best["si_sdri"] >= after["si_sdri"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the run's own code may catch it."""
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 11])
+def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop):
+    import copy
+
+    fresh = copy.deepcopy(parts)
+    run(SupervisedTask(*copy.deepcopy(parts)), tmp_path / "whole", **SETTINGS)
+    task = SupervisedTask(*fresh)
+    step_of, done = task.train_step, []
+
+    def until_killed(step, progress):
+        if len(done) == stop:
+            raise Killed
+        done.append(step)
+        return step_of(step, progress)
+
+    task.train_step = until_killed
+    with pytest.raises(Killed):
+        run(task, tmp_path / "killed", **SETTINGS)
+    run(SupervisedTask(*parts), tmp_path / "killed", **SETTINGS)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 12
+    whole, killed = (
+        hub.from_pretrained(tmp_path / name / "last").state_dict() for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+def test_a_finished_run_does_nothing_more(parts, tmp_path):
+    task = SupervisedTask(*parts)
+    first = run(task, tmp_path, **SETTINGS)
+    task.train_step = None
+    assert run(task, tmp_path, **SETTINGS) == first
+
+
+def test_time_limited_run_stops_and_says_its_seconds(parts, tmp_path):
+    values = run(SupervisedTask(*parts), tmp_path, **{**SETTINGS, "steps": 0}, seconds=0.2)
+    assert 0.2 <= values["train_seconds"] < 5
+    assert hub.read_config(tmp_path / "last")["provenance"]["train_seconds"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_checkpoint(parts, tmp_path):
+    task = SupervisedTask(*parts)
+    step_of = task.train_step
+    task.train_step = lambda s, p: step_of(s, p) | ({"loss": math.nan} if s == 5 else {})
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 6.*last"):
+        run(task, tmp_path, **SETTINGS)
+    assert hub.read_config(tmp_path / "last")["provenance"]["step"] == 4
+
+
+def test_damaged_or_foreign_state_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    write_state(path, {"step": 1, "w": torch.ones(2)})
+    assert read_state(path)["w"].tolist() == [1, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        read_state(path)
+    torch.save({"run": print}, path)  # a pickled function must not be loaded
+    with pytest.raises(ModelError, match="damaged"):
+        read_state(path)
+
+
+def test_log_drops_steps_that_a_killed_run_left_beyond_its_checkpoint(tmp_path):
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, {"x": step})
+    log.close()
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("4,x,0.")  # cut short
+    RunLog(tmp_path, step=2).close()
+    assert read_log(tmp_path / "log.csv") == [(1, "x", 1.0), (2, "x", 2.0)]
+
+
+def test_learning_rate_rises_then_falls():
+    assert learning_rate(1.0, 0.0, 0.1) < 0.02
+    assert learning_rate(1.0, 0.1, 0.1) == pytest.approx(1.0)
+    assert learning_rate(1.0, 0.55, 0.1) == pytest.approx(0.51)
+    assert learning_rate(1.0, 1.0, 0.1) == pytest.approx(0.02)
