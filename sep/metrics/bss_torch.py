@@ -32,9 +32,8 @@ def _toeplitz(correlation: Tensor, taps: int) -> Tensor:
         (B, K * taps, K * taps) with [(i, a), (j, b)] = sum_n x_i[n - a] x_j[n - b].
     """
     batch, count = correlation.shape[:2]
-    delay = torch.arange(taps, device=correlation.device)
-    lag = (delay[:, None] - delay[None, :]) % correlation.shape[-1]  # (taps, taps): a - b
-    gram = correlation[..., lag]  # (B, K, K, taps, taps)
+    near = torch.cat([correlation[..., 1 - taps :], correlation[..., :taps]], -1)  # |l| < taps
+    gram = near.unfold(-1, taps, 1).flip(-1)  # (B, K, K, taps, taps): row a, column b is l = a - b
     return gram.permute(0, 1, 3, 2, 4).reshape(batch, count * taps, count * taps)
 
 
@@ -48,9 +47,8 @@ def _solve(gram: Tensor, right: Tensor) -> Tensor:
     Returns:
         (B, P, R).
     """
-    gram = gram + torch.finfo(gram.dtype).eps * torch.eye(
-        gram.shape[-1], dtype=gram.dtype, device=gram.device
-    )
+    gram = gram.clone()
+    gram.diagonal(dim1=-2, dim2=-1).add_(torch.finfo(gram.dtype).eps)
     factor, info = torch.linalg.cholesky_ex(gram)
     filters = torch.cholesky_solve(right, factor)
     for index in info.nonzero()[:, 0].tolist():
