@@ -15,6 +15,7 @@ from sep.errors import AudioFileError
 
 INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 CLIP_RULES = ("none", "clamp", "rescale")
 
 
@@ -202,10 +203,29 @@ def container_of(path: str | Path) -> str:
     return name
 
 
-def quantise(wave: Tensor, bits: int) -> Tensor:
-    """Round samples to the steps of 2^(1 - bits) that an integer file of that depth has."""
-    scale = 2.0 ** (bits - 1)
-    return (wave * scale).round() / scale
+def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, Tensor]:
+    """Target and residual whose written samples add up to the mixture's.
+
+    For an integer subtype both are put on its steps of 2^(1 - bits), and the target is limited
+    where the residual would leave full scale. Up to 24 bits the sum of the integers is then the
+    mixture exactly, if the mixture is on those steps; otherwise within half a step. Float
+    subtypes (and PCM_32, as float32 samples have 24 bits) add up within a rounding of float32.
+
+    Args:
+        mixture: any shape, in [-1, 1] for an integer subtype.
+        target: same shape.
+        subtype: of libsndfile.
+
+    Returns:
+        target and residual.
+    """
+    if subtype not in INTEGER_BITS:
+        return target, mixture - target
+    scale = 2.0 ** (INTEGER_BITS[subtype] - 1)
+    whole = (mixture.double() * scale).round().clamp(-scale, scale - 1)
+    part = (target.double() * scale).round()
+    part = part.clamp((whole - (scale - 1)).clamp_min(-scale), (whole + scale).clamp_max(scale - 1))
+    return (part / scale).to(mixture.dtype), ((whole - part) / scale).to(mixture.dtype)
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:

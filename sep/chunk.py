@@ -79,18 +79,19 @@ def overlap_add(
     halved, with a warning.
 
     Args:
-        function: (B, ..., n) to (B, ..., n), called with consecutive segments in order.
+        function: (B, ..., n) to (B, ..., n), called with consecutive segments in order; what
+            stands between B and n may change.
         wave: (..., N), for instance (N,) or (C, N), on the CPU.
         chunking: how to cut.
         device: where the function gets its segments.
         progress: called with the samples done and N after every batch.
 
     Returns:
-        (..., N) on the CPU.
+        (..., N) on the CPU, float32.
     """
     length = wave.shape[-1]
     starts = chunking.starts(length)
-    total = torch.zeros(wave.shape)
+    total: Tensor | None = None
     weights = torch.zeros(length)
     spans = [(start, min(start + chunking.segment, length)) for start in starts]
     batch = chunking.batch
@@ -112,6 +113,8 @@ def overlap_add(
                     f"out of memory: going on with {batch} segments at once", stacklevel=2
                 )
                 continue
+            if total is None:
+                total = torch.zeros(*results.shape[1:-1], length)
             for (start, stop), result in zip(group, results, strict=True):
                 left = 0 if start == 0 else chunking.context
                 right = 0 if stop == length else chunking.context

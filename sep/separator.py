@@ -1,0 +1,286 @@
+"""The Python face: a recording and a query in, that sound and everything else out."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.base import Encoder, EncoderError
+from sep import audio as recording
+from sep import hub
+from sep.chunk import Chunking, overlap_add
+from sep.device import resolve
+from sep.errors import AudioFileError, ModelError, QueryError
+from sep.model import QueryNet
+from sep.query import embed_query, loud_mono
+
+SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
+CONTEXT_FRAMES = 64
+SILENCE = 1e-6  # peak below which nothing can be said about a sound
+Waveform = Tensor | np.ndarray
+
+
+class Separation(NamedTuple):
+    """What `Separator.separate` returns; N, C and the kind of array are those of the input.
+
+    Attributes:
+        target: (N,) or (C, N), the sound asked for.
+        residual: mixture - target, everything else.
+        sample_rate: of both, in Hz: the input's.
+        mask: (F, T) float16 in [0, 1], what was kept of each bin at the model's rate.
+        similarity: cosine of the target and the query, NaN for silence.
+        mixture_similarity: cosine of the mixture and the query, NaN for silence.
+    """
+
+    target: Waveform
+    residual: Waveform
+    sample_rate: int
+    mask: Tensor
+    similarity: float
+    mixture_similarity: float
+
+
+class Separator:
+    """A trained model with its query encoder.
+
+    The network runs at its own rate (16 kHz). Its target is brought to the input's rate and the
+    residual is the input minus that, so what lies above half the model's rate stays in the
+    residual. One mask, from the mid signal, serves all channels, so the stereo image is kept.
+
+    Args:
+        model: the separator network.
+        encoder: embeds the queries and measures how well the result fits them.
+        device: where both compute.
+        chunking: how long recordings are cut, in samples at the model's rate.
+    """
+
+    def __init__(
+        self,
+        model: QueryNet,
+        encoder: Encoder,
+        device: str | torch.device = "cpu",
+        chunking: Chunking | None = None,
+    ):
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.encoder = encoder.to(self.device)
+        hop = model.spectrogram.hop
+        self.chunking = chunking or Chunking(
+            segment=SEGMENT_FRAMES * hop - 1,
+            context=CONTEXT_FRAMES * hop,
+            align=hop * 2**model.levels,
+            batch=4 if self.device.type == "cuda" else 1,
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path | None = None, device: str = "auto") -> "Separator":
+        """Load a model folder: config.json, model.safetensors and encoder/.
+
+        Args:
+            folder: by default what `default_model` finds.
+            device: auto, cpu, cuda, cuda:N or mps.
+
+        Raises:
+            ModelError: no such folder, or one that is damaged.
+            SepError: the device is unknown or absent.
+        """
+        folder, place = Path(folder) if folder else default_model(), resolve(device)
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: no such model folder; train one or pass --model FOLDER")
+        try:
+            encoder = hub.load_encoder(folder, place)
+        except EncoderError as error:
+            raise ModelError(f"{folder}: its query encoder cannot be loaded: {error}") from None
+        model = hub.from_pretrained(folder, place)
+        if encoder.dim != model.config["embed_dim"]:
+            raise ModelError(
+                f"{folder}: the encoder gives {encoder.dim} numbers and the model takes "
+                f"{model.config['embed_dim']}; copy or train the model again"
+            )
+        return cls(model, encoder, place)
+
+    def query(self, **queries: Any) -> Tensor:
+        """Embed a query as (D,); arguments and errors as in `sep.query.embed_query`."""
+        return embed_query(self.encoder, **queries)
+
+    @torch.no_grad()
+    def separate(
+        self,
+        audio: str | Path | Waveform,
+        sample_rate: int | None = None,
+        *,
+        text: Any = None,
+        audio_query: Any = None,
+        image: Any = None,
+        negative: Any = None,
+        weights: Mapping[str, float] | None = None,
+        candidates: int = 1,
+        query: Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Separation:
+        """Separate the sound that the query names.
+
+        Args:
+            audio: a path, or floating-point samples (N,) or (C, N) as array or tensor.
+            sample_rate: of an array or tensor, in Hz.
+            text: what to look for in words; this and the next four as in `sep.query.embed_query`.
+            audio_query: a recording of such a sound.
+            image: a picture of what makes it.
+            negative: what is not wanted.
+            weights: weight by kind of query.
+            candidates: how many masks to try, from the network's own to sharper and softer ones;
+                the result that is most similar to the query is returned.
+            query: (D,) from `query`, in place of the five above, to embed it once for many files.
+            progress: called with samples done and in all, at the model's rate.
+
+        Raises:
+            AudioFileError: a recording that cannot be used.
+            QueryError: a query that cannot be used.
+        """
+        mixture, rate, restore = _load(audio, sample_rate)
+        if candidates < 1:
+            raise QueryError(f"candidates {candidates}: try at least 1 mask")
+        if query is None:
+            query = self.query(
+                text=text, audio=audio_query, image=image, negative=negative, weights=weights
+            )
+        wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
+        guide = loud_mono(wave)
+        rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
+        results, logits = self._masked(rows, query, sharpness_series(candidates), progress)
+        scores = [self.similarity(result[0], query) for result in results]
+        best = max(range(candidates), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
+        target = recording.resample(
+            results[best][-len(wave) :], self.model.sample_rate, rate, length=mixture.shape[-1]
+        )
+        target = _on_grid(target, mixture).to(mixture.dtype)
+        sharpened = torch.sigmoid(logits.float() * sharpness_series(candidates)[best])
+        return Separation(
+            target=restore(target),
+            residual=restore(mixture - target),
+            sample_rate=rate,
+            mask=self.model.spectrogram.unwarp(sharpened.to(self.device)).half().cpu(),
+            similarity=scores[best],
+            mixture_similarity=self.similarity(guide, query),
+        )
+
+    @torch.no_grad()
+    def similarity(self, wave: Tensor, query: Tensor) -> float:
+        """Cosine of a sound (N,) at the model's rate and a query (D,); NaN for silence."""
+        if not wave.abs().max() > SILENCE:
+            return math.nan
+        vector = self.encoder.embed_audio(wave[None].to(self.device), self.model.sample_rate)[0]
+        return float(vector.float().cpu() @ query.cpu())
+
+    def _masked(
+        self,
+        rows: Tensor,
+        query: Tensor,
+        sharpness: list[float],
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mask rows (R, N), the first being what the network hears, once for each sharpness.
+
+        Returns:
+            results (K, R, N) and the mask logits (H, T) in float16.
+        """
+        grid, query = self.model.spectrogram, query.to(self.device)
+        heard: list[Tensor] = []
+
+        def masked(segments: Tensor) -> Tensor:  # (B, R, n) to (B, K, R, n)
+            spectra = grid.stft(segments)
+            logits = self.model.logits(spectra[:, 0].abs(), query)
+            results = [
+                grid.istft(
+                    spectra * grid.unwarp(torch.sigmoid(s * logits))[:, None], segments.shape[-1]
+                )
+                for s in sharpness
+            ]
+            heard.extend(logits.half().cpu())
+            return torch.stack(results, dim=1)
+
+        results = overlap_add(masked, rows, self.chunking, self.device, progress)
+        return results, self._stitched(heard, rows.shape[-1])
+
+    def _stitched(self, heard: list[Tensor], length: int) -> Tensor:
+        """Logits (H, T) of a whole recording from those of its segments, cut amid the fades."""
+        hop, chunking = self.model.spectrogram.hop, self.chunking
+        starts = [start // hop for start in chunking.starts(length)]
+        cut = (chunking.context + chunking.shared // 2) // hop
+        parts = []
+        for start, following, logits in zip(starts, [*starts[1:], None], heard, strict=True):
+            first = 0 if start == 0 else cut
+            last = None if following is None else following - start + cut
+            parts.append(logits[:, first:last])
+        return torch.cat(parts, dim=-1)
+
+
+def sharpness_series(candidates: int) -> list[float]:
+    """Factors on the mask logits: 1, 2, 0.5, 4, 0.25, ...; above 1 masks come nearer to 0 or 1."""
+    return [2.0 ** ((k + 1) // 2 * (1 if k % 2 else -1)) for k in range(candidates)]
+
+
+def default_model() -> Path:
+    """The model used when none is named.
+
+    The environment variable SEP_MODEL, or else the newest model that a recipe has trained below
+    the working directory, or else below this checkout; tuned by RL rather than only supervised.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if named := os.environ.get("SEP_MODEL"):
+        return Path(named)
+    for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        for stage in ("rl", "supervised"):
+            places = (f"{egs}exp/*/{stage}/best/config.json" for egs in ("egs/*/", ""))
+            found = [path for place in places for path in root.glob(place)]
+            if found:
+                return max(found, key=lambda path: path.stat().st_mtime).parent
+    raise ModelError("no model found; run egs/mini_sounds/run.sh to train one or pass --model")
+
+
+def _load(
+    audio: str | Path | Waveform, sample_rate: int | None
+) -> tuple[Tensor, int, Callable[[Tensor], Waveform]]:
+    """The recording as (C, N) on the CPU, its rate, and how to give results the input's form."""
+    if isinstance(audio, str | Path):
+        return *recording.read(audio), lambda wave: wave
+    if not isinstance(audio, Tensor | np.ndarray):
+        raise AudioFileError("audio: give a path, a numpy array or a tensor")
+    if sample_rate is None or sample_rate <= 0:
+        raise AudioFileError("audio: an array has no rate of its own; pass sample_rate in Hz")
+    wave = torch.as_tensor(audio).detach().cpu()
+    if not wave.is_floating_point():
+        raise AudioFileError(f"audio: {wave.dtype} samples; scale them to floats in [-1, 1]")
+    if wave.ndim not in (1, 2) or wave.numel() == 0:
+        raise AudioFileError(f"audio: shape {tuple(wave.shape)}; give samples (N,) or (C, N)")
+    if wave.ndim == 2 and wave.shape[0] > max(32, wave.shape[1]):
+        raise AudioFileError(f"audio: shape {tuple(wave.shape)} looks like (N, C); transpose it")
+    if not wave.isfinite().all():
+        raise AudioFileError("audio: contains NaN or infinite samples; repair the recording")
+
+    def restore(result: Tensor) -> Waveform:
+        result = result.reshape(wave.shape)
+        return result.to(audio.device) if isinstance(audio, Tensor) else result.numpy()
+
+    return wave.reshape(-1, wave.shape[-1]), int(sample_rate), restore
+
+
+def _on_grid(target: Tensor, mixture: Tensor) -> Tensor:
+    """Round to 24 bits below the mixture's peak, so that target + residual is the mixture again.
+
+    Samples of integer recordings lie on such a grid too, and sums and differences on one grid
+    are exact in float32 as long as they stay below the peak; other recordings come back within
+    a rounding of float32.
+    """
+    peak = float(mixture.abs().max())
+    if peak == 0 or not math.isfinite(peak):
+        return torch.zeros_like(target)
+    scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
+    return (target.double() * scale).round().div(scale).float()

@@ -1,0 +1,210 @@
+"""The `sep` command as its users meet it: files, messages, exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from sep import cli
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch, model_dir):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEP_MODEL", str(model_dir))
+
+
+def integers(path) -> np.ndarray:
+    return soundfile.read(path, dtype="int32", always_2d=True)[0].astype(np.int64)
+
+
+def test_target_and_residual_keep_the_form_and_add_up_sample_by_sample(make_wav, capsys, tmp_path):
+    for subtype in ("PCM_U8", "PCM_16", "PCM_24"):
+        source = make_wav(f"{subtype}.wav", 0.4, 44_100, channels=2, subtype=subtype)
+        assert cli.main(["separate", str(source), "--text", "a bell", "-o", "out"]) == 0
+        target = tmp_path / "out" / f"{subtype}.target.wav"
+        residual = tmp_path / "out" / f"{subtype}.residual.wav"
+        np.testing.assert_array_equal(integers(target) + integers(residual), integers(source))
+        for path in (target, residual):
+            head = soundfile.info(path)
+            assert (head.samplerate, head.channels, head.subtype) == (44_100, 2, subtype)
+    out = capsys.readouterr().out
+    assert "similarity to the query: mixture" in out and "took" in out
+
+
+def test_float_and_flac_recordings_keep_their_form_too(make_wav, tmp_path):
+    source = make_wav("x.wav", 0.3, 11_025, subtype="FLOAT")
+    soundfile.write(tmp_path / "y.flac", soundfile.read(source)[0], 11_025, "PCM_16")
+    soundfile.write(tmp_path / "z.ogg", soundfile.read(source)[0], 11_025)
+    assert cli.main(["separate", "x.wav", "y.flac", "z.ogg", "--text", "a bell"]) == 0
+    forms = [("x", "x.wav", ".wav", "FLOAT"), ("y", "y.flac", ".flac", "PCM_16")]
+    for stem, source, suffix, subtype in [*forms, ("z", "z.ogg", ".wav", "FLOAT")]:
+        parts = [f"separated/{stem}.{part}{suffix}" for part in ("target", "residual")]
+        assert {soundfile.info(part).subtype for part in parts} == {subtype}
+        total = sum(soundfile.read(part)[0] for part in parts)
+        np.testing.assert_allclose(total, soundfile.read(source)[0], atol=2**-23)
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(8000, 1), (48_000, 100), (11_025, 5001)])
+def test_short_and_odd_recordings_keep_their_length(make_wav, rate, frames):
+    make_wav("x.wav", rate=rate, frames=frames)
+    assert cli.main(["separate", "x.wav", "--text", "a bell", "-o", "one.wav"]) == 0
+    for name in ("one.wav", "one.residual.wav"):
+        assert soundfile.info(name).frames == frames and soundfile.info(name).samplerate == rate
+
+
+def test_every_kind_of_query_and_its_options(make_wav, tmp_path):
+    make_wav("x.wav")
+    make_wav("bark.wav", 0.5, 44_100)
+    Image.new("RGB", (32, 32), (10, 90, 10)).save("tree.png")
+    options = ["--text", "a dog", "--text", "barking", "--audio", "bark.wav", "--image", "tree.png"]
+    options += ["--negative", "rain", "--negative", "tree.png"]
+    options += ["--weights", "text=2,audio=0.5,negative=0.3", "--candidates", "2"]
+    options += ["--no-residual", "--subtype", "PCM_24", "--clip", "rescale", "--device", "cpu"]
+    assert cli.main(["separate", "x.wav", *options, "-o", "out"]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["x.target.wav"]
+    assert soundfile.info("out/x.target.wav").subtype == "PCM_24"
+
+
+def test_a_silent_recording_gives_silence(tmp_path, capsys):
+    soundfile.write("x.wav", np.zeros((9000, 2)), 44_100)
+    assert cli.main(["separate", "x.wav", "--text", "a bell"]) == 0
+    assert not integers("separated/x.target.wav").any()
+    assert "silent" in capsys.readouterr().out
+
+
+def test_broken_files_are_named_and_the_rest_is_done(make_wav, capsys, tmp_path):
+    make_wav("good.wav", 0.3)
+    make_wav("also.wav", 0.3)
+    soundfile.write("nan.wav", np.array([0.0, np.nan]), 16_000, "FLOAT")
+    (tmp_path / "text.wav").write_text("hello")
+    inputs = ["good.wav", "nan.wav", "text.wav", "gone.wav", "also.wav"]
+    assert cli.main(["separate", *inputs, "--text", "a bell"]) == 1
+    errors = capsys.readouterr().err
+    for name, reason in (("nan", "NaN"), ("text", "not a readable"), ("gone", "no such file")):
+        assert f"error: {name}.wav: " in errors and reason in errors
+    assert "2 of 5 files done" in errors and "Traceback" not in errors
+    assert sorted(p.name for p in (tmp_path / "separated").iterdir()) == [
+        f"{name}.{part}.wav" for name in ("also", "good") for part in ("residual", "target")
+    ]
+
+
+def test_names_never_collide_and_trees_are_kept(make_wav):
+    for name in ("a/x.wav", "b/x.wav", "b/deep/y.flac"):
+        make_wav(name, frames=10)
+    jobs = cli.plan(["a/x.wav", "b/x.wav", "b"], "out")
+    targets = [str(target) for _, target, _ in jobs]
+    assert targets == [
+        "out/x.target.wav",
+        "out/x-2.target.wav",
+        "out/deep/y.target.flac",
+        "out/x-3.target.wav",
+    ]
+    assert len({path for job in jobs for path in job[1:]}) == 8
+
+
+def test_existing_results_are_kept_skipped_or_replaced_as_asked(make_wav, capsys):
+    make_wav("x.wav", 0.3)
+    command = ["separate", "x.wav", "--text", "a bell", "-o", "out"]
+    assert cli.main(command) == 0
+    first = os.stat("out/x.target.wav").st_mtime_ns
+    assert cli.main(command) == 1
+    assert "use --overwrite or --skip-existing" in capsys.readouterr().err
+    assert cli.main([*command, "--skip-existing"]) == 0
+    assert os.stat("out/x.target.wav").st_mtime_ns == first
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert os.stat("out/x.target.wav").st_mtime_ns != first
+    before = integers("x.wav")
+    assert cli.main([*command[:-1], "x.wav", "--overwrite"]) == 1
+    assert "overwritten by its own result" in capsys.readouterr().err
+    np.testing.assert_array_equal(integers("x.wav"), before)
+
+
+def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
+    make_wav("x.wav", 0.3)
+    make_wav("short.wav", frames=100)
+    (tmp_path / "no.png").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    faults = [
+        (["x.wav"], "give --text, --audio or --image"),
+        (["x.wav", "--text", ""], "text query is empty|give --text"),
+        (["x.wav", "--image", "no.png"], "no.png"),
+        (["x.wav", "--image", "gone.png"], "gone.png"),
+        (["x.wav", "--audio", "short.wav"], "short.wav: lasts"),
+        (["x.wav", "--audio", "gone.wav"], "gone.wav: no such file"),
+        (["x.wav", "--text", "a", "--model", "gone"], "gone: no such model folder"),
+        (["x.wav", "--text", "a", "--device", "abacus"], "device 'abacus' is unknown"),
+        (["x.wav", "short.wav", "--text", "a", "-o", "one.wav"], "name a folder"),
+        (["empty", "--text", "a"], "empty: no recordings"),
+    ]
+    for arguments, reason in faults:
+        assert cli.main(["separate", *arguments]) == 2, arguments
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1, error
+        assert any(part in error for part in reason.split("|")), error
+    assert not (tmp_path / "separated").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["separate"],
+        ["separate", "x.wav", "--text", "a", "--weights", "text"],
+        ["separate", "x.wav", "--text", "a", "--weights", "smell=1"],
+        ["separate", "x.wav", "--text", "a", "--candidates", "0"],
+        ["separate", "x.wav", "--text", "a", "--overwrite", "--skip-existing"],
+    ],
+)
+def test_the_parser_refuses_with_exit_2(arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+
+
+def test_without_a_model_the_way_to_one_is_told(make_wav, monkeypatch, capsys):
+    make_wav("x.wav", 0.3)
+    monkeypatch.delenv("SEP_MODEL")
+    monkeypatch.setattr("sep.separator.__file__", "/nowhere/sep/separator.py")
+    assert cli.main(["separate", "x.wav", "--text", "a bell"]) == 2
+    assert "egs/mini_sounds/run.sh" in capsys.readouterr().err
+
+
+def test_scores_of_a_folder(make_wav, capsys, tmp_path):
+    for name in ("ref/x.wav", "est/x.wav", "mix/x.wav"):
+        make_wav(name, 1.0)
+    wave, rate = soundfile.read("ref/x.wav")
+    hum = 0.05 * np.sin(np.arange(len(wave)))
+    soundfile.write("est/x.wav", wave + 0.1 * hum, rate, "FLOAT")
+    soundfile.write("mix/x.wav", wave + hum, rate, "FLOAT")
+    assert cli.main(["score", "ref", "est", "--mixture", "mix", "--out", "scores.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "SI-SDRi dB" in out and "20.0" in out  # a tenth of the amplitude is 20 dB less
+    assert (tmp_path / "scores.csv").read_text().startswith("id,")
+    assert cli.main(["score", "gone", "est"]) == 2
+    assert "gone" in capsys.readouterr().err
+
+
+def test_help_answers_before_anything_heavy_is_imported():
+    program = "import sys, sep.cli; sep.cli.build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
+    soundfile.write(
+        "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 600), 16_000
+    )
+    command = [sys.executable, "-m", "sep.cli", "separate", "long.wav", "--text", "a bell"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert not list((tmp_path).rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))

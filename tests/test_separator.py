@@ -1,0 +1,191 @@
+"""The Python face: every kind of recording in, two that add up to it out."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sep import audio
+from sep.chunk import Chunking
+from sep.errors import AudioFileError, ModelError, QueryError, SepError
+from sep.separator import Separator, default_model, sharpness_series
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return 0.2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def query(separator):
+    return separator.query(text="a bell")
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("frames", [1, 100, 12_347])
+def test_any_rate_and_length_come_back_and_add_up(separator, query, rate, frames):
+    # On 16-bit steps, as a recording is, the sum is exact.
+    mixture = (noise(2, frames) * 32768).round() / 32768
+    result = separator.separate(mixture, rate, query=query)
+    assert result.sample_rate == rate
+    assert result.target.shape == result.residual.shape == mixture.shape
+    assert torch.equal(result.target + result.residual, mixture)
+    assert result.target.isfinite().all()
+
+
+def test_floating_point_recordings_add_up_within_a_rounding(separator, query):
+    for level in (1e-4, 1.0, 37.0):
+        mixture = level * noise(9000)
+        result = separator.separate(mixture, 16_000, query=query)
+        error = (result.target + result.residual - mixture).abs().max()
+        assert error <= 2**-23 * mixture.abs().max()
+
+
+def test_output_is_of_the_kind_of_the_input(separator, query, make_wav):
+    mono, stereo = noise(5000), noise(2, 5000)
+    for given in (mono, stereo, mono.double(), mono.numpy(), stereo.numpy().astype(np.float64)):
+        result = separator.separate(given, 16_000, query=query)
+        for out in (result.target, result.residual):
+            assert (
+                type(out) is type(given) and out.shape == given.shape and out.dtype == given.dtype
+            )
+    path = make_wav(channels=2, rate=44_100, seconds=0.3)
+    from_path = separator.separate(path, query=query)
+    from_array = separator.separate(*audio.read(path), query=query)
+    assert from_path.sample_rate == 44_100 and torch.equal(from_path.target, from_array.target)
+
+
+def test_target_is_the_masked_spectrogram_and_similarity_its_cosine(separator, query):
+    mixture = noise(16_000)
+    result = separator.separate(mixture, 16_000, query=query)
+    grid = separator.model.spectrogram
+    spectrum = grid.stft(mixture[None])
+    assert result.mask.shape == spectrum.shape[1:]
+    assert result.mask.min() >= 0 and result.mask.max() <= 1
+    masked = grid.istft(spectrum * result.mask.float(), 16_000)[0]
+    torch.testing.assert_close(result.target, masked, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        result.target,
+        separator.model.separate(mixture[None], query)[0].detach(),
+        atol=1e-5,
+        rtol=0,
+    )
+    vector = separator.encoder.embed_audio(result.target[None], 16_000)[0].detach()
+    assert result.similarity == pytest.approx(float(vector @ query), abs=1e-4)
+    before = separator.encoder.embed_audio(mixture[None], 16_000)[0].detach()
+    assert result.mixture_similarity == pytest.approx(float(before @ query), abs=1e-4)
+
+
+def test_one_mask_serves_both_channels(separator, query):
+    sound = noise(16_000)
+    panned = torch.stack([sound, 0.25 * sound])
+    result = separator.separate(panned, 16_000, query=query)
+    torch.testing.assert_close(result.target[1], 0.25 * result.target[0], atol=1e-6, rtol=0)
+    alone = separator.separate(0.625 * sound, 16_000, query=query)
+    torch.testing.assert_close(result.target.mean(0), alone.target, atol=1e-5, rtol=0)
+
+
+def test_opposed_channels_are_heard(separator, query):
+    sound = noise(16_000)
+    result = separator.separate(torch.stack([sound, -sound]), 16_000, query=query)
+    assert not math.isnan(result.similarity) and result.target.abs().max() > 0
+    torch.testing.assert_close(result.target[0], -result.target[1])
+
+
+def test_what_the_model_cannot_hear_stays_in_the_residual(separator, query):
+    time = torch.arange(48_000) / 48_000
+    high = 0.3 * torch.sin(2 * torch.pi * 15_000 * time)
+    result = separator.separate(high, 48_000, query=query)
+    assert result.target[2000:-2000].abs().max() < 1e-3
+    torch.testing.assert_close(result.residual[2000:-2000], high[2000:-2000], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (9000,), (2, 400_000)])
+def test_silence_gives_silence(separator, query, shape):
+    result = separator.separate(torch.zeros(shape), 16_000, query=query)
+    assert result.target.eq(0).all() and result.residual.eq(0).all()
+    assert math.isnan(result.similarity) and math.isnan(result.mixture_similarity)
+
+
+def test_long_recordings_in_pieces_are_close_to_one_piece(separator, query):
+    mixture = noise(200_003)
+    short = Chunking(segment=384 * 256 - 1, context=64 * 256, align=128 * 256)
+    pieces = Separator(separator.model, separator.encoder, "cpu", short)
+    assert len(short.starts(200_003)) > 2
+    whole, cut = (s.separate(mixture, 16_000, query=query) for s in (separator, pieces))
+    assert whole.mask.shape == cut.mask.shape
+    # The network looks further than the context, so the two agree closely but not exactly.
+    difference = (whole.target - cut.target).square().mean() / whole.target.square().mean()
+    assert 10 * math.log10(difference) < -30
+    jumps = cut.target.diff().abs()
+    seams = [start + 64 * 256 for start in short.starts(200_003)[1:]]
+    assert max(float(jumps[s]) for s in seams) < 5 * float(jumps.mean())
+
+
+def test_candidates_return_the_most_similar_result(separator, query):
+    assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
+    mixture = noise(30_000)
+    tried = [
+        separator.similarity(result[0], query)
+        for result in separator._masked(mixture[None], query, sharpness_series(4), None)[0]
+    ]
+    best = separator.separate(mixture, 16_000, query=query, candidates=4)
+    assert best.similarity == pytest.approx(max(tried), abs=1e-5)
+    assert tried[0] == pytest.approx(
+        separator.separate(mixture, 16_000, query=query).similarity, abs=1e-5
+    )
+
+
+def test_queries_are_taken_as_keywords(separator, make_wav):
+    mixture = noise(8000)
+    direct = separator.separate(mixture, 16_000, text="a dog", negative="rain")
+    vector = separator.query(text="a dog", negative="rain")
+    embedded = separator.separate(mixture, 16_000, query=vector)
+    assert torch.equal(direct.target, embedded.target)
+    by_sound = separator.separate(mixture, 16_000, audio_query=make_wav("other.wav"))
+    assert not torch.equal(by_sound.target, direct.target)
+
+
+def test_results_can_be_used_in_training(separator, query):
+    result = separator.separate(noise(4000), 16_000, query=query)
+    gain = torch.ones((), requires_grad=True)
+    (gain * result.target).sum().backward()
+    assert gain.grad is not None
+
+
+def test_unusable_recordings_are_refused_with_the_fix(separator, query):
+    faults = [
+        (noise(100), None, "pass sample_rate"),
+        (noise(100), 0, "pass sample_rate"),
+        (torch.zeros(0), 16_000, "give samples"),
+        (noise(2, 2, 100), 16_000, "give samples"),
+        (noise(100, 2), 16_000, "transpose"),
+        (torch.zeros(100, dtype=torch.int16), 16_000, "scale them to floats"),
+        (torch.full((100,), torch.inf), 16_000, "NaN or infinite"),
+        ([0.0, 0.1], 16_000, "a path, a numpy array or a tensor"),
+    ]
+    for wave, rate, reason in faults:
+        with pytest.raises(AudioFileError, match=reason):
+            separator.separate(wave, rate, query=query)
+    with pytest.raises(QueryError, match="nothing to look for"):
+        separator.separate(noise(100), 16_000)
+    with pytest.raises(QueryError, match="candidates 0"):
+        separator.separate(noise(100), 16_000, query=query, candidates=0)
+
+
+def test_model_is_found_or_its_absence_told(model_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEP_MODEL", str(model_dir))
+    assert default_model() == model_dir
+    monkeypatch.delenv("SEP_MODEL")
+    monkeypatch.chdir(tmp_path)
+    trained = tmp_path / "egs/mini/exp/base/rl/best"
+    trained.mkdir(parents=True)
+    (trained / "config.json").write_text("{}")
+    found = default_model()
+    assert found == trained
+    with pytest.raises(ModelError, match="no such model folder"):
+        Separator.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="encoder: missing"):
+        Separator.from_pretrained(trained)
+    with pytest.raises(SepError, match="device 'abacus' is unknown"):
+        Separator.from_pretrained(model_dir, device="abacus")
