@@ -1,0 +1,89 @@
+"""Cleaning one recording: mono, 16 kHz, no offset, trimmed, at one peak level, in short clips."""
+
+import io
+import math
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000
+PEAK = 10 ** (-3 / 20)
+CLIP_S = 20.0  # longest clip
+MAX_CLIPS = 3  # of one recording
+MIN_ACTIVE_S = 0.2
+_FRAME_S = 0.02
+_TRIM_DB, _ACTIVE_DB = -50.0, -40.0  # below the loudest frame
+
+
+class ClipError(Exception):
+    """A recording that cannot be used; the message says why."""
+
+
+def decode(data: bytes) -> tuple[np.ndarray, int]:
+    """Decode any format that libsndfile reads into float32 samples (N, C) and the rate in Hz.
+
+    Raises:
+        ClipError: not a recording, or without samples.
+    """
+    try:
+        wave, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        reason = str(error).split(": ", 1)[-1].rstrip(". ")
+        raise ClipError(f"not a readable recording ({reason})") from None
+    if not len(wave):
+        raise ClipError("has no samples")
+    return wave, rate
+
+
+def clean(wave: np.ndarray, rate: int) -> list[np.ndarray]:
+    """Turn samples (N, C) at `rate` Hz into clips (M,) at 16 kHz that peak at -3 dBFS.
+
+    A recording longer than 20 s gives up to three clips from even places.
+
+    Raises:
+        ClipError: silent, not finite, or with less than 0.2 s of sound.
+    """
+    mono = wave.mean(axis=1, dtype=np.float64)
+    if not np.isfinite(mono).all():
+        raise ClipError("contains NaN or infinite samples")
+    mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
+    if not len(mono):
+        raise ClipError("is too short")
+    mono = mono - mono.mean()
+    level_db = frame_levels(mono)
+    heard = np.flatnonzero(level_db > level_db.max() + _TRIM_DB)
+    if level_db.max() < -80 or not len(heard):
+        raise ClipError("is silent")
+    frame = round(_FRAME_S * SAMPLE_RATE)
+    mono = mono[heard[0] * frame : (heard[-1] + 1) * frame]
+    clips = [c for c in _cut(mono) if active_s(c) >= MIN_ACTIVE_S]
+    if not clips:
+        raise ClipError(f"has less than {MIN_ACTIVE_S} s of sound")
+    return [(clip * (PEAK / np.abs(clip).max())).astype(np.float32) for clip in clips]
+
+
+def frame_levels(mono: np.ndarray) -> np.ndarray:
+    """Level in dB of each 20 ms frame of samples (N,)."""
+    frame = round(_FRAME_S * SAMPLE_RATE)
+    count = -(-len(mono) // frame)
+    padded = np.zeros(count * frame)
+    padded[: len(mono)] = mono
+    power = np.square(padded.reshape(count, frame)).mean(axis=1)
+    return 10 * np.log10(np.maximum(power, 1e-12))
+
+
+def active_s(mono: np.ndarray) -> float:
+    """Seconds within 40 dB of the loudest frame, silence below -80 dB never counted."""
+    level_db = frame_levels(mono)
+    threshold = max(level_db.max() + _ACTIVE_DB, -80.0)
+    return float((level_db > threshold).sum() * _FRAME_S)
+
+
+def _cut(mono: np.ndarray) -> list[np.ndarray]:
+    size = round(CLIP_S * SAMPLE_RATE)
+    if len(mono) <= size:
+        return [mono]
+    count = min(MAX_CLIPS, math.ceil(len(mono) / size))
+    step = (len(mono) - size) / (count - 1)
+    return [mono[round(k * step) : round(k * step) + size] for k in range(count)]
