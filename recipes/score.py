@@ -4,7 +4,6 @@ Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the 
 """
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import encoders
-from encoders import EncoderError
 from encoders.judge import Judge
 from sep import audio, hub
 from sep.device import resolve
-from sep.errors import DataError, SepError
+from sep.errors import DataError
 from sep.metrics import bss, bss_torch, figures, report, results, semantic
 from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.sisdr import si_sdr, si_sdr_improvement
+from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
 CLASS_WORDING = "the sound of {}"
@@ -75,7 +74,7 @@ def signal_scores(
         parts.append(bss_torch.bss_eval_many(references, given, jobs))
         if time.perf_counter() - since > 5:
             since = time.perf_counter()
-            print(f"BSS Eval: {min(start + step, len(clips))} of {len(clips)}", flush=True)
+            say(f"BSS Eval: {min(start + step, len(clips))} of {len(clips)}")
     found |= {name: torch.cat([part[name] for part in parts]) for name in bss.NAMES}
     return {
         system: {name: values[:, e] for name, values in found.items()}
@@ -108,7 +107,7 @@ def semantic_scores(
 ) -> dict[str, dict[str, Tensor]]:
     """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
     encoder = encoders.load(exp / "encoder", device=device)
-    judge = Judge.load(exp / "judge", device=device)
+    judge = Judge.load(exp / "judge").to(device)
     names = sorted({*clips.labels, *judge.labels})
     label = torch.tensor([names.index(name) for name in clips.labels])
     with torch.no_grad():
@@ -122,7 +121,7 @@ def semantic_scores(
         found = semantic.encoder_scores(embedding, query, classes, label)
         found |= semantic.judge_scores(judge, waves, rate, clips.labels)
         scores[system] = {name: values.cpu() for name, values in found.items()}
-        print(f"meaning of {system}: {time.perf_counter() - since:.1f} s", flush=True)
+        say(f"meaning of {system}: {time.perf_counter() - since:.1f} s")
     return scores
 
 
@@ -178,9 +177,7 @@ def present(separated: Path, systems: list[str]) -> list[str]:
     found = [s for s in systems if (separated / s).is_dir()]
     for system in systems:
         if system not in found:
-            print(
-                f"{system}: not separated ({separated / system} is missing), left out", flush=True
-            )
+            say(f"{system}: not separated ({separated / system} is missing), left out", flush=True)
     if not found:
         raise DataError(f"{separated}: holds no results; run stage 6 first")
     return found
@@ -209,11 +206,11 @@ def run(cfg: DictConfig) -> None:
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram
     estimates = text_estimates(separated, systems, clips, grid)
-    print(f"{len(clips)} mixtures x {len(estimates)} systems read", flush=True)
+    say(f"{len(clips)} mixtures x {len(estimates)} systems read")
 
     since = time.perf_counter()
     scores = signal_scores(clips, estimates, jobs, device)
-    print(f"signal ratios: {time.perf_counter() - since:.1f} s", flush=True)
+    say(f"signal ratios: {time.perf_counter() - since:.1f} s")
     checked = ""
     if cfg.check:
         worst = check_against_museval(clips, estimates, scores, cfg.check)
@@ -221,7 +218,7 @@ def run(cfg: DictConfig) -> None:
             f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
             f"{len(estimates)} systems: largest difference {worst:.1g} dB."
         )
-        print(checked, flush=True)
+        say(checked)
     sounds = estimates | {"reference": clips.sources[:, 0]}
     for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
         scores.setdefault(system, {}).update(found)
@@ -250,15 +247,12 @@ def run(cfg: DictConfig) -> None:
     draw(out, rows, [*scores], pairs)
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
-    print(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s", flush=True)
+    say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="score")
 def main(cfg: DictConfig) -> None:
-    try:
-        run(cfg)
-    except (SepError, EncoderError) as error:
-        sys.exit(f"error: {error}")
+    guarded(run, cfg)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ when it is complete.
 """
 
 import shutil
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from sep import audio, hub
 from sep.device import resolve
-from sep.errors import ModelError, SepError
+from sep.errors import ModelError
 from sep.metrics.evaluation import EvaluationSet, ideal_ratio_mask
 from sep.model import QueryNet
+from sep.program import guarded, say
 from sep.train.picture import draw_separation
 
 
@@ -35,7 +35,7 @@ def available(exp: Path, systems: list[str]) -> list[str]:
     found = [s for s in systems if (exp / s / "best" / "config.json").exists()]
     for system in systems:
         if system not in found:
-            print(f"{system}: not trained ({exp / system}/best is missing), left out", flush=True)
+            say(f"{system}: not trained ({exp / system}/best is missing), left out")
     if not found:
         raise ModelError(f"{exp}: none of {', '.join(systems)} is trained; run stage 4 first")
     return found
@@ -112,7 +112,7 @@ def run(cfg: DictConfig) -> None:
     out = exp / "separated"
     staging = exp / ".separated.part"
     shutil.rmtree(staging, ignore_errors=True)
-    print(f"{len(clips)} mixtures read in {time.perf_counter() - begun:.1f} s", flush=True)
+    say(f"{len(clips)} mixtures read in {time.perf_counter() - begun:.1f} s")
 
     try:
         for system in systems:
@@ -127,18 +127,13 @@ def run(cfg: DictConfig) -> None:
             for folder in folders.values():
                 hub.replace_folder(folder, out / folder.name)
             counts = ", ".join(f"{int(has.sum())} by {kind}" for kind, (_, has) in queries.items())
-            print(
-                f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}",
-                flush=True,
-            )
+            say(f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}")
         if cfg.examples and "text" in queries:
             since, folder = time.perf_counter(), staging / "examples"
             write_examples(folder, model, clips, queries["text"][0], cfg.examples)
             hub.replace_folder(folder, exp / "examples")
-            print(
-                f"examples by {system} in {time.perf_counter() - since:.1f} s "
-                f"-> {exp / 'examples'}",
-                flush=True,
+            say(
+                f"examples by {system} in {time.perf_counter() - since:.1f} s -> {exp / 'examples'}"
             )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -146,10 +141,7 @@ def run(cfg: DictConfig) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="separate")
 def main(cfg: DictConfig) -> None:
-    try:
-        run(cfg)
-    except SepError as error:
-        sys.exit(f"error: {error}")
+    guarded(run, cfg)
 
 
 if __name__ == "__main__":

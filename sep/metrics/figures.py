@@ -43,6 +43,8 @@ def spread(rows: Rows, systems: Sequence[str], metric: str = "si_sdri") -> Figur
         for x, mean in zip(place, means, strict=True):
             axes.annotate(f"{mean:.2f}", (x, mean), xytext=(7, 3), textcoords="offset points")
         axes.set_xticks(place, list(columns))
+        low, high = np.percentile(np.concatenate(list(columns.values())), [0.5, 99])
+        axes.set_ylim(low - 1, high + 1)  # long tails would flatten everything else
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.set_ylabel(METRICS[metric][0])
     axes.set_title("Text queries: clips, mean ± standard error")
@@ -93,5 +95,5 @@ def by_class(rows: Rows, systems: Sequence[str], metric: str = "si_sdri") -> Fig
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel(METRICS[metric][0])
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=len(systems))
     return figure
