@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,8 +203,10 @@ def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
         "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 600), 16_000
     )
     command = [sys.executable, "-m", "sep.cli", "separate", "long.wav", "--text", "a bell"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    root = Path(cli.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
