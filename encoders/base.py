@@ -62,8 +62,11 @@ class Encoder(ABC):
         """Write `config.json` and `model.safetensors` to `folder`, each atomically."""
 
 
-def check_wave(wave: Tensor, sample_rate: int) -> None:
-    """Refuse a waveform (B, N) that cannot be embedded; raises EncoderError."""
+def check_wave(wave: Tensor, sample_rate: int, silence: bool = False) -> None:
+    """Refuse a waveform (B, N) that cannot be embedded; `silence` lets silence pass.
+
+    Raises EncoderError.
+    """
     if not isinstance(wave, Tensor) or not wave.is_floating_point() or wave.ndim != 2:
         shape = tuple(wave.shape) if isinstance(wave, Tensor) else type(wave).__name__
         raise EncoderError(f"audio must be a float tensor of shape (B, N); got {shape}")
@@ -74,5 +77,5 @@ def check_wave(wave: Tensor, sample_rate: int) -> None:
     peak = wave.detach().abs().amax(-1)
     if not bool(torch.isfinite(peak).all()):
         raise EncoderError("the audio holds NaN or infinite samples; repair or drop them first")
-    if bool((peak < 1e-7).any()):
+    if not silence and bool((peak < 1e-7).any()):
         raise EncoderError("the audio is silent; an embedding needs a sound above -140 dBFS")

@@ -5,13 +5,17 @@ Shapes: B batch, N samples, H mel bin, T frame, W windows of all clips together.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torchaudio
 from torch import Tensor, nn
 
 from encoders.base import EncoderError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MEAN = (0.5, 0.5, 0.5)  # what EfficientNet-Lite was trained with
 STD = (0.5, 0.5, 0.5)
@@ -109,7 +113,10 @@ def load_image(item: Any, size: int = 224) -> Tensor:
     Raises:
         EncoderError: the path is missing or no image, or the tensor has another shape.
     """
-    picture = item if isinstance(item, Tensor) else _read(item)
+    if isinstance(item, Tensor):
+        picture = item
+    else:
+        picture = torch.from_numpy(np.array(open_image(item))).permute(2, 0, 1)
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise EncoderError(f"an image tensor must be (3, height, width); got {picture.shape}")
     picture = picture.float() / (1 if picture.is_floating_point() else 255)
@@ -126,8 +133,8 @@ def load_image(item: Any, size: int = 224) -> Tensor:
     return (canvas - mean) / torch.tensor(STD, device=canvas.device)[:, None, None]
 
 
-def _read(item: Any) -> Tensor:
-    import numpy as np
+def open_image(item: Any) -> "Image.Image":
+    """Open a path or PIL image as RGB, its transparent parts white; raises EncoderError."""
     from PIL import Image
 
     if isinstance(item, Image.Image):
@@ -147,5 +154,4 @@ def _read(item: Any) -> Tensor:
         raise EncoderError(f"an image is a path, a PIL image or a tensor; got {type(item)}")
     rgba = picture.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    flat = Image.alpha_composite(white, rgba).convert("RGB")
-    return torch.from_numpy(np.array(flat)).permute(2, 0, 1)
+    return Image.alpha_composite(white, rgba).convert("RGB")

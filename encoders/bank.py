@@ -1,0 +1,132 @@
+"""All clips of a split in memory, cut into batches of segments without a loop over items."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from encoders.base import EncoderError
+from encoders.preprocess import resample
+
+
+class ClipBank:
+    """Clips as one flat int16 tensor, with their class.
+
+    Args:
+        waves: one float tensor (N,) in [-1, 1] a clip, all at one rate.
+        labels: class name of each clip.
+        classes: all class names in the order of the indices; None takes the sorted `labels`.
+        device: where segments are cut.
+
+    Raises:
+        EncoderError: no clip, an empty clip, or a label that `classes` lacks.
+    """
+
+    def __init__(
+        self,
+        waves: Sequence[Tensor],
+        labels: Sequence[str],
+        classes: Sequence[str] | None = None,
+        device: str | torch.device = "cpu",
+    ):
+        if not waves or min(wave.numel() for wave in waves) == 0:
+            raise EncoderError("a clip bank needs at least one clip and no empty clips")
+        self.classes = list(classes) if classes is not None else sorted(set(labels))
+        unknown = set(labels) - set(self.classes)
+        if unknown:
+            raise EncoderError(f"labels without a class: {', '.join(sorted(unknown))}")
+        flat = [(wave.clamp(-1, 1) * 32767).round().to(torch.int16) for wave in waves]
+        self.samples = torch.cat(flat).to(device)
+        self.length = torch.tensor([len(wave) for wave in waves], device=device)
+        self.start = self.length.cumsum(0) - self.length
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.label = torch.tensor([index[label] for label in labels], device=device)
+        self.members = [torch.nonzero(self.label == i)[:, 0] for i in range(len(self.classes))]
+        self.filled = torch.tensor([i for i, m in enumerate(self.members) if len(m)])
+        self.weight = torch.tensor([float(len(m)) for m in self.members if len(m)]).sqrt()
+
+    @classmethod
+    def read(
+        cls,
+        paths: Sequence[str | Path],
+        labels: Sequence[str],
+        sample_rate: int,
+        classes: Sequence[str] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Decode recordings to mono at `sample_rate` Hz; raises EncoderError naming a bad file."""
+        return cls([read_mono(path, sample_rate) for path in paths], labels, classes, device)
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def draw_classes(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw `count` class indices, without repeats while classes last.
+
+        A class is drawn in proportion to the square root of its clips, between every clip alike
+        and every class alike.
+        """
+        rounds = -(-count // len(self.filled))
+        orders = [
+            torch.multinomial(self.weight, len(self.filled), generator=generator)
+            for _ in range(rounds)
+        ]
+        return self.filled[torch.cat(orders)[:count]]
+
+    def draw_clips(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one clip index (B,) for each of B class indices."""
+        pick = torch.rand(len(classes), generator=generator).tolist()
+        rows = [self.members[c] for c in classes.tolist()]
+        return torch.stack([m[int(p * len(m))] for m, p in zip(rows, pick, strict=True)])
+
+    def segments(self, index: Tensor, length: int, generator: torch.Generator) -> Tensor:
+        """Cut a random segment (B, `length`) of each clip in `index` (B,).
+
+        Of two random places in a long clip the louder is taken. A clip shorter than the segment
+        is repeated with random gaps, or stands alone at a random place (one time in three).
+        """
+        a, b = (self._cut(index, length, generator) for _ in range(2))
+        louder = a.square().mean(-1) >= b.square().mean(-1)
+        return torch.where(louder[:, None], a, b)
+
+    def _cut(self, index: Tensor, length: int, generator: torch.Generator) -> Tensor:
+        device = self.samples.device
+        place, gap, alone = torch.rand(3, len(index), generator=generator).to(device)
+        clip = self.length[index]
+        long = clip >= length
+        # Short clips: period = clip + gap, or longer than the segment when alone.
+        period = torch.where(alone < 1 / 3, clip + length, clip + (gap * length / 4).long())
+        shift = torch.where(
+            long,
+            (place * (clip - length + 1)).long(),
+            torch.where(
+                alone < 1 / 3, -(place * (length - clip + 1)).long(), (place * period).long()
+            ),
+        )
+        time = torch.arange(length, device=device) + shift[:, None]  # (B, N)
+        time = torch.where(long[:, None], time, time.remainder(period[:, None]))
+        inside = time < clip[:, None]
+        wave = self.samples[(self.start[index][:, None] + time).clamp(max=len(self.samples) - 1)]
+        return torch.where(inside, wave, 0).float() / 32767
+
+    def head(self, index: Tensor, length: int) -> Tensor:
+        """The first `length` samples (B, `length`) of clips, repeated where a clip is shorter."""
+        time = torch.arange(length, device=self.samples.device).remainder(
+            self.length[index][:, None]
+        )
+        return self.samples[self.start[index][:, None] + time].float() / 32767
+
+
+def read_mono(path: str | Path, sample_rate: int) -> Tensor:
+    """Read a recording as one channel (N,) at `sample_rate` Hz; raises EncoderError."""
+    import soundfile
+
+    try:
+        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise EncoderError(f"{path} cannot be read as audio ({error}); replace it") from None
+    if not len(wave):
+        raise EncoderError(f"{path} holds no samples; replace it")
+    return resample(torch.from_numpy(wave).mean(1), rate, sample_rate)

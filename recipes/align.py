@@ -1,0 +1,200 @@
+"""Stage 2: align the query encoder on the recipe's own recordings, captions and pictures.
+
+The audio tower is trained whole; of the text and image towers only the projection heads move. The
+weights that validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
+leaves no half encoder and simply starts again. `exp/<tag>/log/align.csv` holds the training and
+`align_valid.csv` the validations.
+"""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageOps
+from torch import Tensor
+
+import encoders
+from encoders import probe
+from encoders.aligner import AlignConfig, Aligner
+from encoders.bank import ClipBank
+from encoders.preprocess import open_image
+from encoders.small import SmallEncoder
+from sep.data.kaldi import DataDir
+from sep.device import resolve
+from sep.program import guarded, say
+
+
+def wordings(data: DataDir, label: str) -> list[str]:
+    """The texts that name a class: captions of its recordings, "the sound of X", X."""
+    captions = {data.text[i] for i in data.ids if data.label[i] == label}
+    return [*sorted(captions), f"the sound of {label}", label]
+
+
+def read_bank(data: DataDir, classes: list[str], device: torch.device) -> ClipBank:
+    """Decode a whole split to memory."""
+    labels = [data.label[i] for i in data.ids]
+    rate = SmallEncoder.sample_rate
+    return ClipBank.read([data.wav[i] for i in data.ids], labels, rate, classes, device)
+
+
+def picture_features(
+    encoder: SmallEncoder, data: DataDir, classes: list[str], views: bool
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Frozen features and class index of each distinct picture, with mirrored and cut views."""
+    pairs = sorted({(data.image[i], data.label[i]) for i in data.ids if i in data.image})
+    pairs = [(path, label) for path, label in pairs if label in classes]
+    if not pairs:
+        return None
+    pictures, index = [], []
+    for path, label in pairs:
+        made = [open_image(path)]
+        if views:
+            made += [ImageOps.mirror(made[0]), *_cuts(made[0])]
+        pictures += made
+        index += [classes.index(label)] * len(made)
+    features, probabilities = encoder.image_features(pictures)
+    return features, probabilities, torch.tensor(index, device=encoder.device)
+
+
+def _cuts(picture: Image.Image) -> list[Image.Image]:
+    """The upper left and lower right four fifths of a picture."""
+    width, height = picture.size
+    x, y = width // 5, height // 5
+    return [picture.crop((0, 0, width - x, height - y)), picture.crop((x, y, width, height))]
+
+
+class Validation:
+    """Scores an encoder on the validation split."""
+
+    def __init__(self, cfg: DictConfig, data: DataDir, classes: list[str], encoder: SmallEncoder):
+        self.encoder, self.classes, self.mixtures = encoder, classes, cfg.valid_mixtures
+        self.bank = read_bank(data, classes, encoder.device)
+        self.captions = sorted({(data.text[i], data.label[i]) for i in data.ids})
+        self.pictures = picture_features(encoder, data, classes, views=False)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Zero-shot accuracy, retrieval, and the similarity-against-SNR curve."""
+        encoder = self.encoder.eval()
+        text = encoder.embed_text([f"the sound of {name}" for name in self.classes])
+        audio = probe.embed_bank(encoder, self.bank, encoder.window)
+        captions = encoder.embed_text([caption for caption, _ in self.captions])
+        of_caption = [self.classes.index(label) for _, label in self.captions]
+        row = {
+            "zero_shot": probe.zero_shot(audio, text, self.bank.label),
+            "recall_at_1": probe.recall_at_1(audio, captions, of_caption, self.bank.label),
+            "same_class": probe.same_class_recall(audio, self.bank.label),
+        }
+        if self.pictures is not None:
+            features, probabilities, label = self.pictures
+            image = encoder.project_image(features, probabilities)
+            row["image_zero_shot"] = probe.zero_shot(image, text, label)
+        return row | probe.snr_curve(encoder, self.bank, text, encoder.window, self.mixtures)
+
+
+def align(cfg: DictConfig) -> None:
+    """Build everything from the configuration, train, and save the best encoder."""
+    if int(os.environ.get("RANK", 0)):  # one process is enough; under torchrun the others wait
+        return
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    began = time.monotonic()
+    torch.manual_seed(cfg.seed)
+    device = resolve(cfg.device)
+    train, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
+    classes = sorted(set(train.label.values()) | set(valid.label.values()))
+    settings = OmegaConf.to_container(cfg.encoder, resolve=True)
+    encoder = encoders.get("small", device=device, **settings)
+    bank = read_bank(train, classes, device)
+    named = [wordings(train, label) for label in classes]
+    encoder.fit_text(sorted({text for texts in named for text in texts}))
+    pictures = picture_features(encoder, train, classes, views=True)
+    config = AlignConfig(**OmegaConf.to_container(cfg.align, resolve=True))
+    aligner = Aligner(encoder, bank, named, pictures, config)
+    validate = Validation(cfg, valid, classes, encoder)
+    seconds = float(bank.length.sum()) / encoder.sample_rate
+    say(
+        f"align: {len(bank)} recordings ({seconds / 60:.1f} min) of {len(bank.filled)} classes, "
+        f"{0 if pictures is None else len(pictures[2])} picture views; "
+        f"set up in {time.monotonic() - began:.0f} s"
+    )
+    best, best_score = fit(cfg, aligner, validate)
+    encoder.load_state_dict(best)
+    aligner.finish()
+    provenance = {"data": str(cfg.data), "valid": best_score, **OmegaConf.to_container(cfg.align)}
+    encoder.save(Path(cfg.exp) / "encoder", provenance)
+    say(f"align: saved {cfg.exp}/encoder ({encoder.fingerprint})")
+
+
+def fit(cfg: DictConfig, aligner: Aligner, validate: Validation) -> tuple[dict, dict]:
+    """Train; returns the state and the scores of the best validation."""
+    logs = Path(cfg.exp) / "log"
+    steps = aligner.config.steps
+    began = spoke = time.monotonic()
+    training, validation = Table(logs / "align.csv"), Table(logs / "align_valid.csv")
+    best: dict[str, Tensor] = {}
+    best_score: dict[str, float] = {}
+    for step in range(1, steps + 1):
+        row = aligner.step()
+        now = time.monotonic()
+        training.write({"step": step, "seconds": round(now - began, 2), **row})
+        if now - spoke > 5 or step == steps:
+            pace = (now - began) / step
+            parts = " ".join(f"{k[5:]} {v:.2f}" for k, v in row.items() if k.startswith("loss_"))
+            say(
+                f"align: step {step}/{steps}  loss {row['loss']:.2f} ({parts})  "
+                f"{pace:.2f} s/step  {pace * (steps - step):.0f} s to go"
+            )
+            spoke = now
+        if step % cfg.valid_every == 0 or step == steps:
+            scores = validate()
+            validation.write({"step": step, **scores})
+            say("align: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+            if not best or _merit(scores) >= _merit(best_score):
+                best_score = {"step": step, **scores}
+                state = aligner.encoder.state_dict()
+                best = {key: value.detach().clone() for key, value in state.items()}
+    training.close()
+    validation.close()
+    return best, best_score
+
+
+def _merit(scores: dict[str, float]) -> float:
+    """An encoder must both know the classes and, as a reward, tell clean from mixed."""
+    return scores["zero_shot"] + scores["gap"]
+
+
+class Table:
+    """A CSV file that is written row by row, its header taken from the first row."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.writer: csv.DictWriter | None = None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write one row and flush it."""
+        if self.writer is None:
+            self.writer = csv.DictWriter(self.file, list(row))
+            self.writer.writeheader()
+        rounded = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        self.writer.writerow(rounded)
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="align")
+def main(cfg: DictConfig) -> None:
+    guarded(align, cfg)
+
+
+if __name__ == "__main__":
+    main()
