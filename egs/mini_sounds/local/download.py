@@ -7,16 +7,19 @@ fetched into downloads/apt. Nothing is installed and nothing outside `--into` is
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tables
 
 ELSE = "or use your own recordings: --sounds DIR"
+PROGRESS_S = 3
 
 
 class DownloadError(Exception):
@@ -24,68 +27,77 @@ class DownloadError(Exception):
 
 
 class Apt:
-    """apt-get with a private state, so that an ordinary user can fetch packages.
+    """apt-get with a private cache, so that an ordinary user can fetch packages.
 
     Args:
-        root: folder for the state.
+        root: folder for the cache, and for package lists where the system has none.
     """
 
     def __init__(self, root: Path):
         for tool, package in (("apt-get", "apt"), ("apt-cache", "apt"), ("dpkg-deb", "dpkg")):
             if not shutil.which(tool):
                 raise DownloadError(f"{tool} (Debian package {package}) is not here; {ELSE}")
-        self.root = root.resolve()
+        root = root.resolve()
         for folder in ("lists/partial", "cache/archives/partial"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-        self.options = ["-o", f"Dir::Cache={self.root}/cache", "-o", "APT::Sandbox::User="]
-        self.options += ["-o", f"Dir::State::Lists={self.root}/lists"]
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        self.options = ["-o", f"Dir::Cache={root}/cache", "-o", "APT::Sandbox::User="]
+        self.lists = ["-o", f"Dir::State::Lists={root}/lists"]
 
-    def prepare(self, names: list[str]) -> None:
-        """Make sure that package lists are there: the system's, else our own copy."""
-        own = list(self.options)
-        self.options = own[:-2]
-        if any(self.knows(name) for name in names):
-            return
-        self.options = own
-        if any(self.knows(name) for name in names):
-            return
-        print("fetching the package lists of this system's distribution", flush=True)
-        self._run("apt-get", "-q", "-o", "Acquire::Languages=none", "update")
-        if not any(self.knows(name) for name in names):
+    def known(self, names: list[str]) -> set[str]:
+        """Which packages the lists have; fetches lists of our own where the system has none."""
+        found = self._known(names)
+        if not found:
+            self.options += self.lists
+            found = self._known(names)
+        if not found:
+            print("fetching the package lists of this distribution", flush=True)
+            self._start("apt-get", "-q", "-o", "Acquire::Languages=none", "update").communicate()
+            found = self._known(names)
+        if not found:
             raise DownloadError(f"no package list could be fetched (is there a network?); {ELSE}")
+        return found
 
-    def knows(self, name: str) -> bool:
-        """Whether the lists have a package."""
-        show = self._run("apt-cache", "--no-all-versions", "show", name)
-        return show.returncode == 0 and "\nFilename:" in show.stdout
-
-    def fetch(self, name: str, folder: Path) -> Path:
-        """Download one package into `folder`; a partial file there is resumed.
+    def fetch(self, names: list[str], total_mb: float, folder: Path) -> list[Path]:
+        """Download packages into `folder`, verified; what an earlier try left there is used.
 
         Raises:
             DownloadError: with apt's own first error line.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        done = self._run("apt-get", "-q", "download", name, cwd=folder)
-        files = sorted(folder.glob(f"{name}_*.deb"))
-        if done.returncode or not files:
-            errors = [x for x in (done.stderr + done.stdout).splitlines() if x[:2] in ("E:", "W:")]
-            reason = errors[0][2:].strip() if errors else "no file came"
-            raise DownloadError(f"{name}: {reason}; is there a network? Run again to go on, {ELSE}")
-        return files[-1]
+        apt, begun = self._start("apt-get", "-q", "download", *names, cwd=folder), time.time()
+        while True:
+            try:
+                said, _ = apt.communicate(timeout=PROGRESS_S)
+                break
+            except subprocess.TimeoutExpired:
+                got = sum(p.stat().st_size for p in folder.rglob("*.deb")) / 1e6
+                seconds = time.time() - begun
+                print(f"fetched {got:.0f} of {total_mb:.0f} MB, {seconds:.0f} s", flush=True)
+            except BaseException:
+                apt.terminate()
+                raise
+        if apt.returncode:
+            errors = [line[2:].strip() for line in said.splitlines() if line.startswith("E:")]
+            reason = errors[0] if errors else "apt-get download failed"
+            raise DownloadError(f"{reason}; is there a network? Run again to go on, {ELSE}")
+        return sorted(folder.glob("*.deb"))
 
-    def _run(self, tool: str, *arguments: str, cwd: Path | None = None):
-        return subprocess.run(
+    def _known(self, names: list[str]) -> set[str]:
+        shown, _ = self._start("apt-cache", "--no-all-versions", "show", *names).communicate()
+        lines = shown.splitlines()
+        return {line.removeprefix("Package: ") for line in lines if line.startswith("Package: ")}
+
+    def _start(self, tool: str, *arguments: str, cwd: Path | None = None) -> subprocess.Popen:
+        return subprocess.Popen(
             [tool, *self.options, *arguments],
-            cwd=cwd, capture_output=True, text=True, errors="replace", check=False,
-            env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **_proxies()},
-        )  # fmt: skip
-
-
-def _proxies() -> dict[str, str]:
-    import os
-
-    return {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
 
 
 def unpack(deb: Path, wanted: tuple[str, ...], into: Path) -> list[str]:
@@ -94,16 +106,23 @@ def unpack(deb: Path, wanted: tuple[str, ...], into: Path) -> list[str]:
     partial = into.with_name(f".{into.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    damaged = DownloadError(f"{deb}: cannot be unpacked; delete it and run again")
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as pipe:
-        with tarfile.open(fileobj=pipe.stdout, mode="r|") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if name in missing and member.isfile():
-                    archive.extract(member, partial, filter="data")
-                    missing.discard(name)
-        pipe.stdout.read()
+        try:
+            with tarfile.open(fileobj=pipe.stdout, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    if name in missing and member.isfile():
+                        place = partial / name
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        with archive.extractfile(member) as source, open(place, "wb") as copy:
+                            shutil.copyfileobj(source, copy)
+                        missing.discard(name)
+            pipe.stdout.read()
+        except tarfile.TarError:
+            raise damaged from None
     if pipe.returncode:
-        raise DownloadError(f"{deb}: cannot be unpacked; delete it and run again")
+        raise damaged
     shutil.rmtree(into, ignore_errors=True)
     partial.rename(into)
     return sorted(missing)
@@ -112,37 +131,39 @@ def unpack(deb: Path, wanted: tuple[str, ...], into: Path) -> list[str]:
 def run(into: Path, full: bool) -> None:
     """Fetch and unpack every package of the list that is not there yet."""
     packages = tables.packages(full)
-    fetched = into / "packages"
-    todo = [p for p in packages if not (into / "unpacked" / p.name).is_dir()]
-    if not todo:
-        print(f"all {len(packages)} packages are there")
-        return
-    fetched.mkdir(parents=True, exist_ok=True)
-    absent = [p.name for p in todo if not list(fetched.glob(f"{p.name}_*.deb"))]
-    apt = Apt(into / "apt")
+    kept, unpacked = into / "packages", into / "unpacked"
+    todo = [p for p in packages if not (unpacked / p.name).is_dir()]
+    absent = [p for p in todo if not list(kept.glob(f"{p.name}_*.deb"))]
     if absent:
-        apt.prepare(absent)
-    total, begun, got_mb = sum(p.size_mb for p in todo), time.time(), 0.0
-    skipped = []
-    for k, package in enumerate(todo, 1):
-        found = sorted(fetched.glob(f"{package.name}_*.deb"))
-        if not found:
-            if not apt.knows(package.name):
+        apt = Apt(into / "apt")
+        known = apt.known([p.name for p in packages])
+        for package in absent:
+            if package.name not in known:
                 print(f"{package.name}: not in this distribution, left out", flush=True)
-                skipped.append(package.name)
-                continue
-            deb = apt.fetch(package.name, into / "partial")
-            found = [deb.rename(fetched / deb.name)]
-        gone = unpack(found[-1], package.wanted, into / "unpacked" / package.name)
-        got_mb += package.size_mb
-        print(
-            f"[{k}/{len(todo)}] {package.name} {package.size_mb:.1f} MB, "
-            f"{got_mb:.0f} of {total:.0f} MB, {time.time() - begun:.0f} s"
-            + (f", {len(gone)} files are not in this version" if gone else ""),
-            flush=True,
-        )
-    if len(skipped) == len(todo):
+                todo.remove(package)
+        _fetch(apt, [p for p in absent if p.name in known], into)
+    with ThreadPoolExecutor(2) as pool:
+        debs = [sorted(kept.glob(f"{p.name}_*.deb"))[-1] for p in todo]
+        wanted = [p.wanted for p in todo]
+        places = [unpacked / p.name for p in todo]
+        for k, gone in enumerate(pool.map(unpack, debs, wanted, places), 1):
+            line = f"[{k}/{len(todo)}] unpacked {todo[k - 1].name}"
+            print(line + (f", without {len(gone)} files" if gone else ""), flush=True)
+    ready = sum((unpacked / p.name).is_dir() for p in packages)
+    if not ready:
         raise DownloadError(f"none of the packages is in this distribution; {ELSE}")
+    print(f"{ready} packages are ready")
+
+
+def _fetch(apt: Apt, packages: list[tables.Package], into: Path) -> None:
+    """Fetch packages into `into`/packages, where only complete ones ever appear."""
+    if packages:
+        size_mb = sum(p.size_mb for p in packages)
+        print(f"fetching {len(packages)} packages, {size_mb:.0f} MB", flush=True)
+        (into / "packages").mkdir(parents=True, exist_ok=True)
+        for deb in apt.fetch([p.name for p in packages], size_mb, into / "partial"):
+            deb.rename(into / "packages" / deb.name)
+        shutil.rmtree(into / "partial")
 
 
 def main() -> int:
@@ -155,6 +176,8 @@ def main() -> int:
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
         print(f"error: {error.filename or arguments.into}: {error.strerror}", file=sys.stderr)
         return 1

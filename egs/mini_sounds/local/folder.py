@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import clips
-import soundfile
 from containers import ContainerError, read_image
+from sources import slug, write_clips
 from splits import Clip
 
 from sep.errors import SepError
@@ -37,9 +37,9 @@ def prepare(
         label = " ".join(place.name.replace("_", " ").replace("-", " ").split())
         usable = []
         for path in sorted(p for p in place.rglob("*") if p.is_file() and p.name[0] != "."):
-            stem = f"c{number:03d}-{len(usable):05d}"
+            stem = f"{slug(label) or 'class'}-{number:02d}-{len(usable):04d}"
             if path.suffix.lower() in PICTURES:
-                _picture(path, images / f"c{number:03d}-{len(pictures.get(label, []))}.png",
+                _picture(path, images / f"{number:02d}-{len(pictures.get(label, []))}.png",
                          pictures.setdefault(label, []))  # fmt: skip
             elif made := _clips(path, wav, stem):
                 usable.append((stem, made))
@@ -78,12 +78,7 @@ def _clips(path: Path, wav: Path, stem: str) -> list[tuple[str, float]]:
     except (clips.ClipError, OSError) as error:
         print(f"{path}: {error}; left out", flush=True)
         return []
-    made = []
-    for k, part in enumerate(parts):
-        id_ = stem if len(parts) == 1 else f"{stem}-part{k + 1}"
-        soundfile.write(wav / f"{id_}.wav", part, clips.SAMPLE_RATE, subtype="PCM_16")
-        made.append((id_, len(part) / clips.SAMPLE_RATE))
-    return made
+    return write_clips(wav, stem, parts)
 
 
 def _picture(path: Path, into: Path, kept: list[str]) -> None:

@@ -8,18 +8,12 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
-import clips
 import folder
-import melody
-import soundfile
+import sources
 import tables
-from containers import ContainerError, read_bytes, read_image
 from splits import SPLITS, Clip, assign
 
 from sep.data import kaldi, mixtures
@@ -27,104 +21,6 @@ from sep.errors import SepError
 
 MIXTURES = {"valid": 100, "test": 200}
 MIXTURES_FULL = {"valid": 200, "test": 400}
-PHRASES = {"train": 12, "valid": 3}
-PHRASE_S = (6.0, 8.0)
-
-
-def convert_all(downloads: Path, wav: Path, nj: int) -> list[Clip]:
-    """Convert every listed sound whose package is there; name each that fails in one line."""
-    classes = tables.classes()
-    jobs, names = [], Counter()
-    for row in tables.read("sounds"):
-        if (downloads / row["package"]).is_dir():
-            stem = slug(Path(row["path"].replace("#", "-")).stem if "#" not in row["path"]
-                        else row["path"].split("/")[-1])  # fmt: skip
-            name = f"{slug(row['class'])}-{slug(row['package'].removesuffix('-data'))}-{stem}"
-            names[name] += 1
-            jobs.append((row, name if names[name] == 1 else f"{name}-{names[name]}"))
-    found, failed = [], 0
-    for (row, _), result in zip(jobs, _map(_convert, jobs, downloads, wav, nj), strict=True):
-        if isinstance(result, str):
-            print(f"{result}; left out")
-            failed += 1
-            continue
-        kind = classes[row["class"]]
-        for id_, seconds in result:
-            own = (row["caption"], *kind.captions)
-            found.append(
-                Clip(id_, str(wav / f"{id_}.wav"), kind.name, own[_hash(id_) % len(own)],
-                     row["package"], row["recording"], seconds, kind.group)
-            )  # fmt: skip
-    print(f"{len(found)} clips from {len(jobs) - failed} recordings, {failed} left out")
-    return found
-
-
-def _convert(downloads: Path, wav: Path, job: tuple[dict, str]) -> list[tuple[str, float]] | str:
-    row, name = job
-    try:
-        wave, rate = clips.decode(read_bytes(downloads / row["package"], row["path"]))
-        parts = clips.clean(wave, rate)
-    except (clips.ClipError, ContainerError) as error:
-        return f"{row['package']}: {row['path'].split('/')[-1]}: {error}"
-    return write_clips(wav, name, parts)
-
-
-def write_clips(wav: Path, name: str, parts: list) -> list[tuple[str, float]]:
-    """Write clips of one recording and return their ids and lengths."""
-    written = []
-    for k, part in enumerate(parts):
-        id_ = name if len(parts) == 1 else f"{name}-part{k + 1}"
-        soundfile.write(wav / f"{id_}.wav", part, clips.SAMPLE_RATE, subtype="PCM_16")
-        written.append((id_, len(part) / clips.SAMPLE_RATE))
-    return written
-
-
-def render_all(downloads: Path, wav: Path, seed: int) -> list[Clip]:
-    """Render phrases of every instrument: one sound font trains, another validates."""
-    classes = tables.classes()
-    found = []
-    for font in tables.read("fonts"):
-        path, split = downloads / font["package"] / font["path"], font["split"]
-        if not path.exists():
-            print(f"{font['package']} is not there: no rendered instruments for {split}")
-            continue
-        renderer = melody.Renderer(path, clips.SAMPLE_RATE)
-        for instrument in tables.instruments():
-            kind = classes[instrument.name]
-            for k in range(PHRASES[split]):
-                key = f"{seed}-{split}-{instrument.name}-{k}"
-                length_s = PHRASE_S[0] + (PHRASE_S[1] - PHRASE_S[0]) * (_hash(key) % 100) / 100
-                notes = melody.compose(instrument, key, length_s - 0.7)
-                programs = instrument.programs
-                program = programs[k % len(programs)]
-                wave = renderer.play(instrument, notes, program, length_s)
-                name = f"{slug(instrument.name)}-{font['package'].split('-')[0]}-phrase{k + 1:02d}"
-                for id_, seconds in write_clips(wav, name, clips.clean(wave[:, None], 16_000)):
-                    found.append(
-                        Clip(id_, str(wav / f"{id_}.wav"), kind.name,
-                             kind.captions[k % len(kind.captions)], font["package"], id_, seconds,
-                             kind.group, split)
-                    )  # fmt: skip
-    print(f"{len(found)} rendered phrases")
-    return found
-
-
-def draw_pictures(downloads: Path, images: Path) -> dict[str, list[str]]:
-    """Convert every class's pictures to 224 x 224 PNG: {class: paths}."""
-    found: dict[str, list[str]] = {}
-    for kind in tables.classes().values():
-        for k, (package, source) in enumerate(kind.pictures):
-            if not (downloads / package).is_dir():
-                continue
-            path = images / f"{slug(kind.name)}-{k + 1}.png"
-            try:
-                read_image(downloads / package, source).save(path)
-            except (ContainerError, OSError) as error:
-                print(f"{package}: {source.split('/')[-1]}: {error}; left out")
-                continue
-            found.setdefault(kind.name, []).append(str(path))
-    print(f"{sum(map(len, found.values()))} pictures of {len(found)} classes")
-    return found
 
 
 def share_pictures(pictures: list[str], split: str) -> list[str]:
@@ -141,8 +37,11 @@ def write_data(
     shown = {s: {c: share_pictures(p, s) for c, p in pictures.items()} for s in SPLITS}
     for split in SPLITS:
         of_split = sorted((c for c in found if c.split == split), key=lambda c: c.id)
-        if not of_split:
-            raise SepError(f"no recordings for {split}; add recordings or classes")
+        if split == "valid" and len({c.label for c in of_split}) < 2:
+            print("too few recordings to hold any out for validation: training ones validate")
+            of_split = sorted((c for c in found if c.split == "train"), key=lambda c: c.id)
+        if len({c.label for c in of_split}) < 2:
+            raise SepError(f"{split}: fewer than two classes; add recordings or classes")
         seen: Counter = Counter()
         entries = []
         for clip in of_split:
@@ -177,33 +76,11 @@ def report(found: list[Clip], pictures: dict[str, list[str]]) -> None:
     print(f"classes with a picture: {len({c.label for c in found} & set(pictures))}")
 
 
-def slug(text: str) -> str:
-    """Lower-case ASCII letters, digits and dashes."""
-    kept = "".join(c.lower() if c.isascii() and c.isalnum() else "-" for c in text)
-    return "-".join(part for part in kept.split("-") if part)
-
-
-def _hash(text: str) -> int:
-    import zlib
-
-    return zlib.crc32(text.encode())
-
-
-def _map(function, jobs: list, downloads: Path, wav: Path, nj: int):
-    with ProcessPoolExecutor(max_workers=nj) as pool:
-        step, begun = max(1, len(jobs) // 5), time.time()
-        work = partial(function, downloads, wav)
-        for k, result in enumerate(pool.map(work, jobs, chunksize=8), 1):
-            if k % step == 0:
-                print(f"converted {k} of {len(jobs)}, {time.time() - begun:.0f} s", flush=True)
-            yield result
-
-
 def run(arguments: argparse.Namespace) -> None:
-    """Prepare into a temporary folder of `--data`, then swap it in."""
+    """Remove what an earlier run made, prepare everything, report."""
     data = arguments.data.resolve()
-    if data.exists():
-        shutil.rmtree(data)
+    for old in (*SPLITS, "wav", "images"):
+        shutil.rmtree(data / old, ignore_errors=True)
     wav, images = data / "wav", data / "images"
     wav.mkdir(parents=True)
     images.mkdir()
@@ -211,12 +88,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.sounds:
         found, pictures = folder.prepare(arguments.sounds, wav, images, arguments.seed)
     else:
-        downloads = arguments.downloads.resolve() / "unpacked"
-        if not downloads.is_dir():
-            raise SepError(f"{downloads}: not there; run stage 0")
-        found = convert_all(downloads, wav, arguments.nj)
-        found += render_all(downloads, wav, arguments.seed)
-        pictures = draw_pictures(downloads, images)
+        unpacked = arguments.downloads.resolve() / "unpacked"
+        if not unpacked.is_dir():
+            raise SepError(f"{unpacked}: not there; run stage 0")
+        packages = [p.name for p in tables.packages(arguments.full)]
+        found = sources.convert_all(unpacked, packages, wav, arguments.nj)
+        found += sources.render_all(unpacked, wav, arguments.seed)
+        pictures = sources.draw_pictures(unpacked, packages, images)
         assign(found, {k.name: k.test_package for k in tables.classes().values()})
     write_data(data, found, pictures, counts, arguments.seed)
     report(found, pictures)
@@ -236,6 +114,8 @@ def main() -> int:
     except SepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1

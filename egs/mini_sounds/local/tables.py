@@ -73,9 +73,12 @@ def classes() -> dict[str, SoundClass]:
     for row in read("classes"):
         pictures = tuple(tuple(p.split(":", 1)) for p in row["pictures"].split("|") if p)
         found[row["class"]] = SoundClass(
-            row["class"], row["group"], row["test_package"],
-            tuple(row["captions"].split("|")), pictures,
-        )  # fmt: skip
+            row["class"],
+            row["group"],
+            row["test_package"],
+            tuple(row["captions"].split("|")),
+            pictures,
+        )
     return found
 
 
@@ -88,7 +91,7 @@ def instruments() -> list[Instrument]:
             tuple(int(p) for p in r["programs"].split(",")),
             int(r["low"]),
             int(r["high"]),
-        )  # fmt: skip
+        )
         for r in read("instruments")
     ]
 

@@ -1,0 +1,8 @@
+# Tiny everything, to test the recipe.
+align_conf=()
+judge_conf=()
+embed_conf=()
+train_conf=(model=debug steps=4 batch=2 valid_every=2 valid_mixtures=2)
+rl_conf=(rl=debug steps=2 valid_every=1 valid_mixtures=2)
+separate_conf=(examples=2)
+score_conf=(check=0)

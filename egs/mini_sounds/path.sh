@@ -1,0 +1,3 @@
+# Where things are, sourced by run.sh.
+root=$(cd ../.. && pwd)
+recipes=$root/recipes
