@@ -207,9 +207,9 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
     """Target and residual whose written samples add up to the mixture's.
 
     For an integer subtype both are put on its steps of 2^(1 - bits), and the target is limited
-    where the residual would leave full scale. Up to 24 bits the sum of the integers is then the
-    mixture exactly, if the mixture is on those steps; otherwise within half a step. Float
-    subtypes (and PCM_32, as float32 samples have 24 bits) add up within a rounding of float32.
+    where the residual would leave full scale. The sum of the integers is then the mixture
+    exactly, if the mixture is on those steps, otherwise within half a step. PCM_32 is treated as
+    24 bits, all that float32 samples have. Float subtypes add up within a rounding of float32.
 
     Args:
         mixture: any shape, in [-1, 1] for an integer subtype.
@@ -221,11 +221,11 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
     """
     if subtype not in INTEGER_BITS:
         return target, mixture - target
-    scale = 2.0 ** (INTEGER_BITS[subtype] - 1)
-    whole = (mixture.double() * scale).round().clamp(-scale, scale - 1)
-    part = (target.double() * scale).round()
-    part = part.clamp((whole - (scale - 1)).clamp_min(-scale), (whole + scale).clamp_max(scale - 1))
-    return (part / scale).to(mixture.dtype), ((whole - part) / scale).to(mixture.dtype)
+    scale = 2.0 ** (min(INTEGER_BITS[subtype], 24) - 1)
+    whole = (mixture * scale).round_().clamp_(-scale, scale - 1)  # exact: float32 has 24 bits
+    part = (target * scale).round_().clamp_(-scale, scale - 1)
+    part = torch.clamp(part, whole - (scale - 1), whole + scale)
+    return part / scale, whole.sub_(part).div_(scale)
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:
@@ -273,8 +273,9 @@ def _encoded(path: Path, samples: np.ndarray, subtype: str) -> np.ndarray:
             "use --subtype FLOAT, --clip rescale or --clip clamp"
         )
     scale = 2.0 ** (bits - 1)
-    steps = np.clip(np.rint(samples * scale, dtype=np.float64), -scale, scale - 1)
-    return (steps * 2.0 ** (32 - bits)).astype(np.int32)
+    exact = np.float64 if bits == 32 else np.float32
+    steps = np.clip(np.rint(samples * exact(scale)), -scale, scale - 1).astype(np.int32)
+    return steps << (32 - bits)
 
 
 def _reason(error: Exception) -> str:

@@ -213,6 +213,7 @@ def _separate_one(
         candidates=options.candidates,
         progress=_progress(source, separator.model.sample_rate),
     )
+    verdict = _verdict(mixture, result)
     if options.clip == "none":
         waves = audio.exact_parts(mixture, result.target, subtype)
     else:
@@ -221,7 +222,7 @@ def _separate_one(
         audio.write(path, wave, rate, subtype)
     names = " + ".join(str(path) for path in outputs)
     return (
-        f"{source}: {head.duration_s:.1f} s -> {names} | {_verdict(mixture, result)} | "
+        f"{source}: {head.duration_s:.1f} s -> {names} | {verdict} | "
         f"took {time.perf_counter() - begun:.1f} s"
     )
 
@@ -243,8 +244,8 @@ def _verdict(mixture: "Tensor", result: "Separation") -> str:
     if math.isnan(result.mixture_similarity):
         return "silent recording, silent result"
     before = f"similarity to the query: mixture {result.mixture_similarity:.3f}"
-    power = float(result.target.square().mean() / mixture.square().mean())
-    level_db = 10 * math.log10(power) if power > 0 else -math.inf
+    level = float(result.target.norm() / mixture.norm())
+    level_db = 20 * math.log10(level) if level > 0 else -math.inf
     if level_db < ABSENT_DB or math.isnan(result.similarity):
         return f"{before}; the sound was hardly found (target at {level_db:.0f} dB of the mixture)"
     return f"{before}, target {result.similarity:.3f}"

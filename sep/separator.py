@@ -159,12 +159,11 @@ class Separator:
             results[best][-len(wave) :], self.model.sample_rate, rate, length=mixture.shape[-1]
         )
         target = _on_grid(target, mixture).to(mixture.dtype)
-        sharpened = torch.sigmoid(logits.float() * sharpness_series(candidates)[best])
         return Separation(
             target=restore(target),
             residual=restore(mixture - target),
             sample_rate=rate,
-            mask=self.model.spectrogram.unwarp(sharpened.to(self.device)).half().cpu(),
+            mask=self._linear_mask(logits, sharpness_series(candidates)[best]),
             similarity=scores[best],
             mixture_similarity=self.similarity(guide, query),
         )
@@ -218,6 +217,13 @@ class Separator:
             last = None if following is None else following - start + cut
             parts.append(logits[:, first:last])
         return torch.cat(parts, dim=-1)
+
+    def _linear_mask(self, logits: Tensor, sharpness: float) -> Tensor:
+        """Mask (F, T) in float16 of logits (H, T), a stretch of time at once."""
+        unwarp = self.model.spectrogram.unwarp
+        parts = logits.split(SEGMENT_FRAMES, dim=-1)
+        masks = (unwarp(torch.sigmoid(sharpness * p.to(self.device).float())) for p in parts)
+        return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
 
 
 def sharpness_series(candidates: int) -> list[float]:
@@ -279,8 +285,8 @@ def _on_grid(target: Tensor, mixture: Tensor) -> Tensor:
     are exact in float32 as long as they stay below the peak; other recordings come back within
     a rounding of float32.
     """
-    peak = float(mixture.abs().max())
+    peak = float(torch.linalg.vector_norm(mixture, math.inf))
     if peak == 0 or not math.isfinite(peak):
         return torch.zeros_like(target)
     scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
-    return (target.double() * scale).round().div(scale).float()
+    return (target * scale).round_().div_(scale)
