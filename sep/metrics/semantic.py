@@ -12,7 +12,7 @@ from torch import Tensor
 from encoders.base import Encoder
 from encoders.judge import Judge
 
-BATCH = 32  # clips embedded at once; bounds memory, changes no score
+BATCH = 8  # clips embedded at once; larger ones fall out of the cache of a CPU
 SILENT_PEAK = 1e-6  # full scale 1; below any sample of a 16-bit file
 
 

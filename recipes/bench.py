@@ -1,0 +1,289 @@
+"""Speed and memory of separation, training and RL: one JSON line a case, cpu or cuda.
+
+Data and weights are synthesised, so that it runs anywhere: times do not depend on them.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+import encoders
+from sep import audio, hub
+from sep.device import has_fast_bfloat16, resolve
+from sep.errors import SepError
+from sep.model import QueryNet
+from sep.program import guarded
+from sep.separator import Separator
+from sep.timing import Stopwatch, peak_memory_mb, reset_peak_memory, synchronise
+from sep.train.losses import bin_weight, target_masks, weighted_bce
+
+CONF = Path(__file__).parent / "conf"
+DIM = 256  # D of the small encoder
+RATE, SAMPLES = 16_000, 65_535
+
+
+def emit(case: str, **values: Any) -> None:
+    """Print one JSON line; floats with four significant digits."""
+    rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
+    print(json.dumps({"case": case, **rounded}), flush=True)
+
+
+def build(name: str, device: torch.device) -> QueryNet:
+    """The untrained network of recipes/conf/model/<name>.yaml."""
+    torch.manual_seed(0)
+    settings = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
+    return QueryNet(**settings, embed_dim=DIM).to(device)
+
+
+def median_seconds(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """Median time of `work` after one run to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronise(device)
+        begun = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def bench_model(cfg: DictConfig, name: str, device: torch.device) -> None:
+    """Network alone: STFT, masks, iSTFT of one recording and one query."""
+    model = build(name, device).eval()
+    wave = torch.randn(1, cfg.seconds * RATE, device=device) * 0.1
+    query = nn.functional.normalize(torch.randn(DIM, device=device), dim=0)
+    reset_peak_memory(device)
+    with torch.inference_mode():
+        seconds = median_seconds(lambda: model.separate(wave, query), cfg.repeats, device)
+    emit(
+        "separate/model",
+        model=name,
+        parameters=sum(p.numel() for p in model.parameters()),
+        seconds=seconds,
+        audio_s=cfg.seconds,
+        real_time_factor=seconds / cfg.seconds,
+        peak_mb=peak_memory_mb(device),
+    )
+
+
+def bench_file(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """File to file: with model and encoder loaded, and as a command with its start-up."""
+    folder, source, out = home / name, home / "mixture.wav", home / "out"
+    encoder = encoders.get("small")
+    encoder.save(home / "encoder")
+    hub.save_pretrained(build(name, torch.device("cpu")), folder, encoder=home / "encoder")
+    audio.write(source, torch.randn(1, cfg.seconds * RATE) * 0.1, RATE, subtype="PCM_16")
+
+    separator = Separator.from_pretrained(folder, device=str(device))
+    reset_peak_memory(device)
+
+    def work() -> None:
+        result = separator.separate(source, text="a dog barking")
+        audio.write(out / "target.wav", result.target, RATE, subtype="PCM_16", clip="clamp")
+        audio.write(out / "residual.wav", result.residual, RATE, subtype="PCM_16", clip="clamp")
+
+    warm = median_seconds(work, cfg.repeats, device)
+    peak = peak_memory_mb(device)
+    command = [sys.executable, "-m", "sep.cli", "separate", str(source), "--text", "a dog barking"]
+    command += ["--model", str(folder), "--device", str(device), "-o", str(out), "--overwrite"]
+
+    def whole() -> None:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SepError(f"{' '.join(command)}: failed: {done.stderr.strip()}")
+
+    cold = median_seconds(whole, min(cfg.repeats, 2), device)
+    emit(
+        "separate/file",
+        model=name,
+        seconds=warm,
+        audio_s=cfg.seconds,
+        real_time_factor=warm / cfg.seconds,
+        command_seconds=cold,
+        peak_mb=peak,
+    )
+
+
+def synthetic_training(batch: int, device: torch.device, home: Path):
+    """Sampler and queries over noise clips of eight labels, through the real data path."""
+    from safetensors.torch import save_file
+
+    from sep.data import kaldi
+    from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+
+    entries = []
+    for i in range(32):
+        path = home / "clips" / f"{i:02d}.wav"
+        audio.write(path, torch.randn(1, 5 * RATE) * 0.1, RATE, subtype="PCM_16")
+        entries.append(kaldi.Entry(f"{i:02d}", str(path), "noise", f"label{i % 8}", 5.0))
+    kaldi.write(home / "data", entries)
+    bank = ClipBank(kaldi.DataDir(home / "data"), device)
+    vectors = nn.functional.normalize(torch.randn(5, len(bank.ids), DIM), dim=-1)
+    tensors = {
+        "text": vectors[:3].transpose(0, 1).contiguous(),
+        "audio": vectors[3].clone(),
+        "image": vectors[4].clone(),
+        "has_image": torch.ones(len(bank.ids), dtype=torch.uint8),
+    }
+    path = home / "queries.safetensors"
+    save_file(tensors, path, {"ids": json.dumps(bank.ids), "encoder": "none"})
+    return MixtureSampler(bank, batch, SAMPLES), QueryBank(path, bank, device)
+
+
+def plain_step(model: QueryNet, optimizer, sampler, queries, step: int) -> None:
+    """The same training step as a straightforward float32, contiguous implementation."""
+    from sep.train.batch import draw_batch
+
+    batch = draw_batch(sampler, queries, model.spectrogram, step, 0.5)
+    x = torch.log(model.spectrogram.warp(batch.magnitude + model.floor))[:, None].contiguous()
+    maps = model.sound_net(x)  # (B, K, H, T)
+    weight = model.synth_net.scale * torch.sigmoid(model.frame_net(batch.query * model.query_gain))
+    logits = torch.einsum("bsk,bkht->bsht", weight, maps) + model.synth_net.bias
+    loss, _ = weighted_bce(
+        logits, target_masks(batch.warped, batch.mixture, "ratio"), bin_weight(batch.mixture)
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+
+
+def bench_train(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """Supervised mixtures a second, ours and the plain implementation in alternation."""
+    from sep.train import supervised
+
+    sampler, queries = synthetic_training(cfg.batch, device, home)
+    task = supervised.SupervisedTask(build(name, device), sampler, queries, validation=None)
+    plain = build(name, device).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.AdamW(plain.parameters(), 1e-3)
+
+    def stretch(step: Callable[[int], Any]) -> float:
+        synchronise(device)
+        begun = time.perf_counter()
+        for k in range(cfg.steps):
+            step(k)
+        synchronise(device)
+        return cfg.batch * cfg.steps / (time.perf_counter() - begun)
+
+    def ours(k: int) -> None:
+        task.train_step(k, 0.5)
+
+    def theirs(k: int) -> None:
+        plain_step(plain, optimizer, sampler, queries, k)
+
+    reset_peak_memory(device)
+    ours(0)
+    peak = peak_memory_mb(device)
+    theirs(0)
+    pairs = [(stretch(ours), stretch(theirs)) for _ in range(cfg.pairs)]
+    with Stopwatch(device) as watch, watch.on(supervised, "draw_batch", "data"):
+        stretch(ours)
+    emit(
+        "train",
+        model=name,
+        batch=cfg.batch,
+        mixtures_per_s=statistics.median(a for a, _ in pairs),
+        plain_mixtures_per_s=statistics.median(b for _, b in pairs),
+        ratio=statistics.median(a / b for a, b in pairs),
+        data_fraction=watch.seconds["data"] / watch.total,
+        bfloat16=has_fast_bfloat16(device),
+        peak_mb=peak,
+    )
+
+
+def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """One PPO iteration (rollout and its updates) by part."""
+    from sep.rl import task as rl
+    from sep.rl.explore import BinExploration, TileExploration
+    from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
+
+    conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / f"{cfg.rl}.yaml"))
+    sampler, queries = synthetic_training(conf["batch"], device, home)
+    embed = encoders.get("small", device=str(device)).embed_audio
+    parts = {"similarity": Similarity(embed, **conf["similarity"]), "si_sdr": SiSdrGain()}
+    reward = WeightedSum({k: (conf["reward"][k], part) for k, part in parts.items()})
+    options = rl.PolicyOptions(**conf["options"])
+    windows = Similarity(embed, **conf["similarity"], **conf["windows"])
+    explore = TileExploration(conf["tile"]) if conf["explore"] == "tile" else BinExploration()
+    task = rl.PolicyTask(
+        build(name, device),
+        sampler,
+        queries,
+        None,
+        explore,
+        reward,
+        options,
+        windows if options.windowed else None,
+        build(name, device).eval() if options.kl_teacher else None,
+    )
+    reset_peak_memory(device)
+    task.train_step(0, 0.5)
+    peak = peak_memory_mb(device)
+    grid = task.model.spectrogram
+    with (
+        Stopwatch(device) as watch,
+        watch.on(rl, "draw_batch", "data"),
+        watch.on(task.model, "logits", "forward"),
+        watch.on(task.policy, "sample", "sampling"),
+        watch.on(task.explore, "masks", "sampling"),
+        watch.on(grid, "unwarp", "istft"),
+        watch.on(grid, "istft", "istft"),
+        watch.on(WeightedSum, "__call__", "reward"),
+        watch.on(Similarity, "__call__", "reward"),
+        watch.on(task, "loss", "loss"),
+        watch.on(Tensor, "backward", "backward"),
+        watch.on(task.optimizer, "step", "optimiser"),
+    ):
+        for k in range(cfg.repeats):
+            task.train_step(k, 0.5)
+    emit(
+        "rl",
+        model=name,
+        rl=cfg.rl,
+        mixtures=conf["batch"],
+        masks=conf["batch"] * options.group_size,
+        updates=options.inner_epochs,
+        seconds=watch.total / cfg.repeats,
+        **{f"{part}_s": spent / cfg.repeats for part, spent in watch.seconds.items()},
+        other_s=(watch.total - sum(watch.seconds.values())) / cfg.repeats,
+        peak_mb=peak,
+    )
+
+
+def run(cfg: DictConfig) -> None:
+    """Every case with every model."""
+    device = resolve(cfg.device)
+    torch.set_num_threads(cfg.threads)
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    emit("machine", device=place, threads=cfg.threads, torch=torch.__version__)
+    for case in cfg.cases:
+        for name in cfg.models:
+            with tempfile.TemporaryDirectory() as home:
+                if case == "model":
+                    bench_model(cfg, name, device)
+                elif case == "file":
+                    bench_file(cfg, name, device, Path(home))
+                elif case == "train":
+                    bench_train(cfg, name, device, Path(home))
+                elif case == "rl":
+                    bench_rl(cfg, name, device, Path(home))
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="bench")
+def main(cfg: DictConfig) -> None:
+    guarded(run, cfg)
+
+
+if __name__ == "__main__":
+    main()
