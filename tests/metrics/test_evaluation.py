@@ -1,0 +1,103 @@
+"""The fixed mixtures in memory: which embedding is whose query, and the ideal mask."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+from sep.data import kaldi, mixtures
+from sep.errors import DataError
+from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
+from sep.metrics.sisdr import si_sdr
+from sep.spectrogram import Spectrogram
+
+RATE, DIM = 16_000, 4
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Two classes, two recordings each in test and train; only `low` has pictures, in train."""
+    root = tmp_path_factory.mktemp("evaluation")
+    (root / "low.png").write_bytes(b"picture")
+    for split in ("train", "test"):
+        entries = []
+        for label, hertz in (("low", 200), ("high", 3000)):
+            for k in range(2):
+                path = root / f"{split}-{label}{k}.wav"
+                wave = 0.3 * np.sin(2 * np.pi * hertz * (1 + k / 10) * np.arange(5 * RATE) / RATE)
+                soundfile.write(path, wave, RATE, subtype="PCM_16")
+                picture = str(root / "low.png") if (split, label) == ("train", "low") else None
+                entries.append(kaldi.Entry(path.stem, str(path), label, label, 5.0, picture))
+        kaldi.write(root / "data" / split, entries)
+    data = {s: kaldi.DataDir(root / "data" / s) for s in ("train", "test")}
+    drawn = mixtures.draw(data["test"], 4, 0, data, images={"low": [str(root / "low.png")]})
+    mixtures.save(root / "data" / "test" / "mixtures.jsonl", drawn)
+    (root / "queries").mkdir()
+    for split, directory in data.items():
+        # every embedding names itself: split, row, kind
+        rows = torch.arange(len(directory.ids)).float()[:, None].repeat(1, DIM)
+        rows[:, 0] = {"train": 100, "test": 200}[split]
+        kind = {k: rows + torch.tensor([0, 0, i, 0]) for i, k in enumerate(("text", "audio"), 1)}
+        tensors = {
+            "text": kind["text"][:, None].repeat(1, 3, 1),
+            "audio": kind["audio"],
+            "image": rows.clone() if split == "train" else torch.zeros_like(rows),
+            "has_image": torch.zeros(len(rows), dtype=torch.uint8),
+        }
+        metadata = {"ids": json.dumps(directory.ids), "encoder": "test"}
+        save_file(tensors, root / "queries" / f"{split}.safetensors", metadata)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clips(home):
+    return EvaluationSet(home / "data", "test", home / "queries")
+
+
+def test_mixture_is_the_sum_of_its_sources(clips):
+    assert clips.sources.shape == (4, 2, 65_535)
+    torch.testing.assert_close(clips.mixture, clips.sources[:, 0] + clips.sources[:, 1])
+
+
+def test_text_and_audio_queries_are_of_the_right_clip(clips, home):
+    ids = kaldi.DataDir(home / "data" / "test").ids
+    text, has_text = clips.queries("text")
+    audio, has_audio = clips.queries("audio")
+    assert has_text.all() and has_audio.all()
+    for i, mixture in enumerate(clips.mixtures):
+        row = ids.index(mixture.target)
+        assert text[i].tolist() == [200, row, row + 1, row]
+        assert mixture.audio_query != mixture.target
+        row = ids.index(mixture.audio_query)
+        assert audio[i].tolist() == [200, row, row + 2, row]
+
+
+def test_a_picture_is_found_by_its_path_in_any_split(clips):
+    image, has = clips.queries("image")
+    assert has.tolist() == [m.label == "low" for m in clips.mixtures]
+    assert (image[has][:, 0] == 100).all() and not image[~has].any()
+
+
+def test_unknown_kinds_and_missing_embeddings_are_one_line(clips, home, tmp_path):
+    with pytest.raises(DataError, match="kind 'smell' is unknown"):
+        clips.queries("smell")
+    with pytest.raises(DataError, match="stage 3"):
+        EvaluationSet(home / "data", "test", tmp_path).queries("text")
+
+
+def test_ideal_ratio_mask_by_hand():
+    # the second source is the first, turned down by half: 1 / (1 + 0.5) in every loud bin
+    grid = Spectrogram()
+    wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    mask = ideal_ratio_mask(torch.stack([wave, 0.5 * wave], dim=1), grid)
+    torch.testing.assert_close(mask, torch.full_like(mask, 2 / 3))
+    torch.testing.assert_close(apply_mask(1.5 * wave, mask, grid), wave, atol=1e-4, rtol=0)
+
+
+def test_the_ideal_mask_separates_two_tones(clips):
+    grid = Spectrogram()
+    estimate = apply_mask(clips.mixture, ideal_ratio_mask(clips.sources, grid), grid)
+    assert (si_sdr(estimate, clips.sources[:, 0]) > 20).all()
