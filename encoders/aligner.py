@@ -23,7 +23,8 @@ class AlignConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: segments a step; half of them are mixtures of two, a quarter are pairs of one class.
+        batch: segments a step; half of them are mixtures of two, half pairs of one class.
+        crop_s: length of the segments; shorter than the encoder's window saves time.
         lr: peak learning rate of the audio tower and the image head (one cycle).
         text_lr: peak learning rate of the text head, which starts as a good space already.
         weight_decay: of AdamW.
@@ -38,6 +39,7 @@ class AlignConfig:
 
     steps: int = 360
     batch: int = 32
+    crop_s: float = 3.072
     lr: float = 1e-3
     text_lr: float = 1e-4
     weight_decay: float = 1e-2
@@ -105,8 +107,8 @@ class Aligner:
         """Draw a batch.
 
         Returns:
-            Waveforms (B, N), soft labels (B, C), classes of the first source (B,), and the number
-            of pairs P: rows 0..P-1 and P..2P-1 are lone sounds of the same classes.
+            Log-mel patches (B, H, T), soft labels (B, C), classes of the first source (B,), and
+            the number of pairs P: rows 0..P-1 and P..2P-1 are lone sounds of the same classes.
         """
         config, bank, generator = self.config, self.bank, self.generator
         pairs = config.batch // 4
@@ -121,20 +123,22 @@ class Aligner:
         second = bank.filled[(position + hop) % len(bank.filled)]
         snr_db = (2 * torch.rand(len(first), generator=generator) - 1) * config.snr_db
         snr_db[: 2 * pairs] = math.inf
-        waves = [
-            bank.segments(
-                bank.draw_clips(c, generator).to(bank.samples.device),
-                self.encoder.window,
-                generator,
+        front, length = self.encoder.audio.log_mel, round(config.crop_s * self.encoder.sample_rate)
+        spectra = [
+            front.spectrum(
+                bank.segments(
+                    bank.draw_clips(c, generator).to(bank.samples.device), length, generator
+                ).to(self.encoder.device)
             )
             for c in (first, second)
         ]
-        device = waves[0].device
-        wave, snr_db = mix(*waves, snr_db.to(device), generator, config.masked)
-        wave = add_noise(wave, generator)
+        device = self.encoder.device
+        mixture, snr_db = mix(*spectra, snr_db.to(device), generator, config.masked)
+        patch = front.patch(add_noise(mixture, generator))
+        patch = patch * stripes(patch.shape, generator, config.stripes).to(device)
         first, second = first.to(device), second.to(device)
         labels = soft_labels(first, second, snr_db, len(bank.classes), config.slope)
-        return wave, labels, first, pairs
+        return patch, labels, first, pairs
 
     def step(self) -> dict[str, float]:
         """Take one optimiser step; returns its losses, temperature and gradient norm.
@@ -143,17 +147,12 @@ class Aligner:
             EncoderError: the loss is not finite.
         """
         encoder, config = self.encoder, self.config
-        wave, labels, first, pairs = self.batch()
+        patch, labels, first, pairs = self.batch()
         encoder.train()
-        length = wave.shape[-1] // encoder.config["hop"] + 1
-        shape = (len(wave), encoder.config["mels"], length)
-        mask = stripes(shape, self.generator, config.stripes).to(encoder.device)
-        audio = encoder.audio(wave.to(encoder.device), mask)
-        audio = torch.nn.functional.normalize(audio, dim=-1)  # (B, D)
+        audio = torch.nn.functional.normalize(encoder.audio.embed_patch(patch), dim=-1)  # (B, D)
         pick = (torch.rand(len(self.text_count), generator=self.generator) * self.text_count).long()
         text = encoder.project_text(self.text_features[self.text_start + pick])  # (C, D)
         scale = encoder.logit_scale.exp().clamp(max=100)
-        labels, first = labels.to(encoder.device), first.to(encoder.device)
         parts = {"text": soft_nce(scale * audio @ text.T, labels)}
         a, b = audio[:pairs], audio[pairs : 2 * pairs]
         parts["audio"] = config.audio_weight * info_nce(a, b, first[:pairs], scale)

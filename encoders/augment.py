@@ -1,22 +1,23 @@
 """Mixing and the augmentations that make an encoder a judge of separated sound.
 
-Everything works on batches of waveforms (B, N); F is the linear bin, T the frame of an STFT.
-Random numbers come from a CPU generator, so a seed gives the same batch on every device.
+Everything works on batches of complex spectrograms (B, F, T), so that a mixture, its colouring,
+its mask and its noise cost one transform. Random numbers come from a CPU generator, so a seed
+gives the same batch on every device.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-N_FFT, HOP = 1024, 512
 
+def active_power(spectrum: Tensor, below_db: float = 40.0) -> Tensor:
+    """Mean power (B,) of the frames that are at most `below_db` under the loudest one.
 
-def active_rms(wave: Tensor, frame: int = 320, below_db: float = 40.0) -> Tensor:
-    """RMS (B,) over the frames that are at most `below_db` under the loudest one."""
-    usable = wave[:, : wave.shape[-1] // frame * frame]
-    power = usable.unflatten(-1, (-1, frame)).square().mean(-1)  # (B, frames)
+    (B, F, T) complex; the power of a frame is the sum over its bins.
+    """
+    power = (spectrum.real.square() + spectrum.imag.square()).sum(1)  # (B, T)
     active = power >= power.amax(-1, keepdim=True) * 10 ** (-below_db / 10)
-    return ((power * active).sum(-1) / active.sum(-1)).sqrt()
+    return (power * active).sum(-1) / active.sum(-1)
 
 
 def mix(
@@ -24,51 +25,46 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix pairs of sources, some through the kind of mask a separator makes.
 
-    Each source is brought to the same active RMS and to `snr_db`. Each may be band-limited and
-    tilted, as recordings are. In a share `masked` of the rows the mixture then passes a soft mask
-    of random quality: somewhere between the ideal ratio mask of the first source, none and
-    random blotches. The SNR returned is the one that is left after all that.
+    Each source may be band-limited and tilted, as recordings are; then the pair is brought to
+    `snr_db` between their active powers. In a share `masked` of the rows the mixture passes a
+    soft mask of random quality: somewhere between the ideal ratio mask of the first source, none
+    and random blotches. The SNR returned is the one that is left after all that.
 
     Args:
-        first: (B, N) sources.
-        second: (B, N) interferers.
+        first: (B, F, T) complex spectrograms.
+        second: (B, F, T) interferers.
         snr_db: (B,) level of first over second in dB; infinity leaves the first alone.
         generator: CPU generator of the random draws.
         masked: share of rows that pass a mask.
 
     Returns:
-        Mixtures (B, N) of peak 0.5 and the SNR (B,) in dB in them.
+        Mixtures (B, F, T), and the SNR (B,) in dB in them.
     """
-    device, rows, length = first.device, first.shape[0], first.shape[-1]
-    window = torch.hann_window(N_FFT, device=device)
-    gain = 10 ** (-snr_db / 20) * active_rms(first) / active_rms(second).clamp_min(1e-8)
-    sources = torch.cat([first, second * gain.clamp(max=1e8)[:, None]])
-    spectra = torch.stft(
-        sources, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
-    )
-    spectra = spectra * _colour(2 * rows, spectra.shape[1], generator).to(device)[..., None]
-    a, b = spectra[:rows], spectra[rows:]
+    device, (rows, bins, _) = first.device, first.shape
+    first = first * _colour(rows, bins, generator).to(device)[..., None]
+    second = second * _colour(rows, bins, generator).to(device)[..., None]
+    ratio = active_power(first) / active_power(second).clamp_min(1e-12)
+    gain = (ratio * 10 ** (-snr_db / 10)).sqrt().clamp(max=1e8)
+    second = second * gain[:, None, None]
     used = torch.nonzero(torch.rand(rows, generator=generator) < masked)[:, 0].to(device)
-    mask = _mask(a[used].abs(), b[used].abs(), generator)
-    spectra[used] *= mask
-    spectra[used + rows] *= mask
-    waves = torch.istft(spectra, N_FFT, HOP, window=window, length=length)
-    a, b = waves[:rows], waves[rows:]
-    left_db = 20 * torch.log10(active_rms(a) / active_rms(b).clamp_min(1e-8))
+    mask = _mask(first[used].abs(), second[used].abs(), generator)
+    first[used] *= mask
+    second[used] *= mask
+    left_db = 10 * torch.log10(active_power(first) / active_power(second).clamp_min(1e-12))
     left_db = torch.where(torch.isposinf(snr_db), snr_db, left_db.clamp(-60, 60))
-    return _level(a + b), left_db
+    return first + second, left_db
 
 
-def add_noise(wave: Tensor, generator: torch.Generator) -> Tensor:
-    """Add noise 20 to 60 dB below each waveform (B, N), its colour between white and brown."""
-    noise = torch.randn(wave.shape, generator=generator).to(wave.device)
-    tilt = torch.rand(len(wave), 1, generator=generator).to(wave.device)
-    spectrum = torch.fft.rfft(noise)
-    bins = torch.arange(1, spectrum.shape[-1] + 1, device=wave.device)
-    noise = torch.fft.irfft(spectrum * bins ** (-tilt), n=wave.shape[-1])
-    snr_db = 20 + 40 * torch.rand(len(wave), generator=generator).to(wave.device)
-    gain = active_rms(wave) / active_rms(noise) * 10 ** (-snr_db / 20)
-    return wave + noise * gain[:, None]
+def add_noise(spectrum: Tensor, generator: torch.Generator) -> Tensor:
+    """Add noise 20 to 60 dB below each spectrogram (B, F, T), between white and brown."""
+    rows, bins, _ = spectrum.shape
+    level, tilt = torch.rand(2, rows, 1, generator=generator)
+    noise = torch.randn(*spectrum.shape, 2, generator=generator)
+    noise = torch.view_as_complex(noise) * (torch.arange(1, bins + 1) ** -tilt)[..., None]
+    noise = noise.to(spectrum.device)
+    ratio = active_power(spectrum) / active_power(noise)
+    gain = (ratio * 10 ** (-(2 + 4 * level[:, 0]).to(ratio.device))).sqrt()
+    return spectrum + noise * gain[:, None, None]
 
 
 def stripes(shape: tuple[int, int, int], generator: torch.Generator, share: float) -> Tensor:
@@ -112,7 +108,3 @@ def _mask(a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
     noise = noise + 0.7 * interpolate(fine, (bins, frames), mode="bilinear")
     logit = quality * 6 * (ideal - 0.5) + depth * 3 * noise[:, 0] + 1
     return torch.sigmoid(logit)
-
-
-def _level(wave: Tensor) -> Tensor:
-    return 0.5 * wave / wave.abs().amax(-1, keepdim=True).clamp_min(1e-8)

@@ -54,9 +54,9 @@ class LogMel(nn.Module):
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Map (B, N) to (B, H, T) of about zero mean and unit spread, T = N // hop + 1."""
-        spectrum = torch.stft(
+    def spectrum(self, wave: Tensor) -> Tensor:
+        """Complex spectrogram (B, F, T) of waveforms (B, N), T = N // hop + 1."""
+        return torch.stft(
             wave.float(),
             self.n_fft,
             self.hop,
@@ -65,12 +65,19 @@ class LogMel(nn.Module):
             pad_mode="constant",
             return_complex=True,
         )
-        power = spectrum.real.square() + spectrum.imag.square()  # (B, F, T)
+
+    def patch(self, spectrum: Tensor) -> Tensor:
+        """Map (B, F, T) to patches (B, H, T) of about zero mean and unit spread."""
+        power = spectrum.real.square() + spectrum.imag.square()
         mel = (power.transpose(1, 2) @ self.bank).transpose(1, 2)
         loudest = mel.sum(1).amax(-1).clamp_min(1e-20)[:, None, None]
         floor = 10 ** (-self.range_db / 10)
         level_db = 10 * torch.log10(mel / loudest + floor)
         return (level_db + 0.65 * self.range_db) / (0.25 * self.range_db)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Map waveforms (B, N) to patches (B, H, T)."""
+        return self.patch(self.spectrum(wave))
 
 
 def resample(wave: Tensor, from_hz: int, to_hz: int) -> Tensor:

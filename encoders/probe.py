@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from encoders.augment import mix
 from encoders.bank import ClipBank
 from encoders.base import Encoder
 
@@ -84,11 +83,10 @@ def snr_curve(
         for c in (classes, others)
     )
     query = text[classes.to(text.device)]
+    first, second = (x / _active_rms(x)[:, None] for x in (first, second))
     columns = []
     for snr_db in [*snrs_db, float("inf")]:
-        level = torch.full((mixtures,), float(snr_db), device=first.device)
-        # The same colouring for every SNR: a fresh generator of one seed.
-        wave, _ = mix(first, second, level, torch.Generator().manual_seed(seed))
+        wave = first + second * 10 ** (-snr_db / 20)
         cosine = [
             (encoder.embed_audio(part, encoder.sample_rate) * q).sum(-1)
             for part, q in zip(wave.split(32), query.split(32), strict=True)
@@ -102,3 +100,10 @@ def snr_curve(
         row["gap"] = mean[-1] - mean[list(snrs_db).index(0)]
     row["rising"] = float((table[1:] > table[:-1]).float().mean())
     return row
+
+
+def _active_rms(wave: Tensor, frame: int = 320) -> Tensor:
+    """RMS (B,) over the frames that are at most 40 dB under the loudest one."""
+    power = wave[:, : wave.shape[-1] // frame * frame].unflatten(-1, (-1, frame)).square().mean(-1)
+    active = power >= power.amax(-1, keepdim=True) * 1e-4
+    return ((power * active).sum(-1) / active.sum(-1)).sqrt().clamp_min(1e-8)

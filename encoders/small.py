@@ -42,16 +42,17 @@ class AudioTower(nn.Module):
         self.net = lite0.build(channels=1, pretrained=pretrained)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(lite0.FEATURES, dim))
 
-    def forward(self, wave: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (W, N) to (W, D); `mask` (W, H, T) multiplies the patch (SpecAugment)."""
-        patch = self.log_mel(wave)
-        if mask is not None:
-            patch = patch * mask
-        patch = patch[:, None]
-        low = half_precision(wave.device)
+    def forward(self, wave: Tensor) -> Tensor:
+        """Map waveforms (W, N) to (W, D), not normalised."""
+        return self.embed_patch(self.log_mel(wave))
+
+    def embed_patch(self, patch: Tensor) -> Tensor:
+        """Map log-mel patches (W, H, T) to (W, D), not normalised."""
+        patch, device = patch[:, None], patch.device.type
+        low = half_precision(patch.device)
         if low:
             patch = patch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(wave.device.type, torch.bfloat16) if low else nullcontext():
+        with torch.autocast(device, torch.bfloat16) if low else nullcontext():
             features = self.net(patch)
         return self.head(features.float())
 
@@ -74,7 +75,7 @@ class SmallEncoder(nn.Module, Encoder):
     def __init__(
         self,
         dim: int = 256,
-        mels: int = 128,
+        mels: int = 96,
         hop: int = 320,
         window_s: float = 4.096,
         pretrained: bool = True,

@@ -152,7 +152,7 @@ def test_empty_texts_are_refused(small):
 
 
 def test_an_unknown_encoder_names_the_known_ones():
-    with pytest.raises(EncoderError, match="unknown encoder 'tiny'; known: .*small"):
+    with pytest.raises(EncoderError, match=r"unknown encoder 'tiny'; known: .*small"):
         encoders.get("tiny")
 
 
