@@ -16,6 +16,7 @@ from sep.errors import AudioFileError
 INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
+BLOCK = 2**20  # samples a channel that are converted at once
 CLIP_RULES = ("none", "clamp", "rescale")
 
 
@@ -64,19 +65,26 @@ def read(
                 f"{path}: lasts {head.duration_s:.3f} s, so nothing starts at {start_s:g} s; "
                 "give a start inside the recording"
             )
-        count = -1 if duration_s is None else max(1, round(duration_s * head.sample_rate))
+        count = head.frames - start
+        if duration_s is not None:
+            count = min(count, max(1, round(duration_s * head.sample_rate)))
+        wave = torch.empty(head.channels, count)
+        filled = 0
         try:
             file.seek(start)
-            samples = file.read(count, dtype="float32", always_2d=True)  # (N, C)
+            for block in file.blocks(BLOCK, frames=count, dtype="float32", always_2d=True):
+                wave[:, filled : filled + len(block)] = torch.from_numpy(block.T)  # (n, C) read
+                filled += len(block)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioFileError(
                 f"{path}: damaged ({_reason(error)}); make the file again"
             ) from None
-    if not len(samples):
+    if not filled:
         raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
-    if not np.isfinite(samples).all():
+    wave = wave[:, :filled]
+    if not all(part.isfinite().all() for part in wave.split(BLOCK, dim=-1)):
         raise AudioFileError(f"{path}: contains NaN or infinite samples; make the file again")
-    return torch.from_numpy(np.ascontiguousarray(samples.T)), head.sample_rate
+    return wave, head.sample_rate
 
 
 def load_mono(
@@ -178,11 +186,15 @@ def write(
     if sample_rate <= 0:
         raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
     (wave,) = apply_clip([wave.detach().cpu()], clip)
-    samples = _encoded(path, np.atleast_2d(wave.numpy()).T, subtype)
+    wave = wave.reshape(-1, wave.shape[-1])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(temporary, samples, sample_rate, subtype, format=container)
+        with soundfile.SoundFile(
+            temporary, "w", sample_rate, len(wave), subtype, format=container
+        ) as file:
+            for block in wave.split(BLOCK, dim=-1):
+                file.write(_encoded(path, block.T.numpy(), subtype))
         os.replace(temporary, path)
     except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts on a short write
         raise AudioFileError(f"{path}: cannot be written ({_write_fault(path, error)})") from None
@@ -222,10 +234,14 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
     if subtype not in INTEGER_BITS:
         return target, mixture - target
     scale = 2.0 ** (min(INTEGER_BITS[subtype], 24) - 1)
-    whole = (mixture * scale).round_().clamp_(-scale, scale - 1)  # exact: float32 has 24 bits
-    part = (target * scale).round_().clamp_(-scale, scale - 1)
-    part = torch.clamp(part, whole - (scale - 1), whole + scale)
-    return part / scale, whole.sub_(part).div_(scale)
+    parts = torch.empty_like(mixture), torch.empty_like(mixture)
+    for start in range(0, mixture.shape[-1], BLOCK):
+        block = (..., slice(start, start + BLOCK))
+        whole = (mixture[block] * scale).round_().clamp_(-scale, scale - 1)  # exact in float32
+        part = (target[block] * scale).round_().clamp_(-scale, scale - 1)
+        part = torch.clamp(part, whole - (scale - 1), whole + scale)
+        parts[0][block], parts[1][block] = part / scale, (whole - part) / scale
+    return parts
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:

@@ -214,10 +214,13 @@ def _separate_one(
         progress=_progress(source, separator.model.sample_rate),
     )
     verdict = _verdict(mixture, result)
+    parts = [result.target, result.residual]
+    del result
     if options.clip == "none":
-        waves = audio.exact_parts(mixture, result.target, subtype)
+        del parts[1]  # made anew from the target's steps; large for a long recording
+        waves = audio.exact_parts(mixture, *parts, subtype)
     else:
-        waves = audio.apply_clip([result.target, result.residual], options.clip)
+        waves = audio.apply_clip(parts, options.clip)
     for path, wave in zip(outputs, waves, strict=False):
         audio.write(path, wave, rate, subtype)
     names = " + ".join(str(path) for path in outputs)

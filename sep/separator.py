@@ -279,14 +279,14 @@ def _load(
 
 
 def _on_grid(target: Tensor, mixture: Tensor) -> Tensor:
-    """Round to 24 bits below the mixture's peak, so that target + residual is the mixture again.
+    """Round in place to 24 bits below the mixture's peak.
 
-    Samples of integer recordings lie on such a grid too, and sums and differences on one grid
-    are exact in float32 as long as they stay below the peak; other recordings come back within
-    a rounding of float32.
+    Then target + residual is the mixture again: samples of integer recordings lie on such a grid
+    too, and sums and differences on one grid are exact in float32 as long as they stay below the
+    peak. Other recordings come back within a rounding of float32.
     """
     peak = float(torch.linalg.vector_norm(mixture, math.inf))
     if peak == 0 or not math.isfinite(peak):
         return torch.zeros_like(target)
     scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
-    return (target * scale).round_().div_(scale)
+    return target.mul_(scale).round_().div_(scale)

@@ -34,6 +34,22 @@ def test_a_file_read_and_written_has_the_same_samples(tmp_path, subtype, channel
     )
 
 
+def test_recordings_longer_than_a_block_are_whole(tmp_path):
+    frames = audio.BLOCK + 5
+    wave = torch.arange(frames).remainder(30_011)[None] / 32_768
+    audio.write(tmp_path / "x.wav", wave, 48_000, "PCM_16")
+    assert torch.equal(audio.read(tmp_path / "x.wav")[0], wave)
+    part, rest = audio.exact_parts(wave, wave.flip(-1), "PCM_16")
+    assert torch.equal(part + rest, wave) and torch.equal(part, wave.flip(-1))
+
+
+def test_a_truncated_file_gives_what_is_there(tmp_path):
+    path = tmp_path / "x.wav"
+    audio.write(path, tone(8000, 1000), 8000, "PCM_16")
+    path.write_bytes(path.read_bytes()[:1044])
+    assert audio.read(path)[0].shape == (1, 500)
+
+
 def test_integer_samples_are_those_computed_by_hand(tmp_path):
     # 16 bit: 0.5 * 32768 = 16384; 1.0 becomes the largest sample, 32767.
     audio.write(tmp_path / "x.wav", torch.tensor([0.5, -1.0, 1.0, 1 / 32768]), 8000, "PCM_16")
