@@ -1,7 +1,8 @@
-# Environment set-up, sourced by run.sh and tests/run.sh: `. env.sh [extra...]`.
-# Creates .venv at the repository root on first use (SEP_VENV names another place), installs the
-# toolkit into it and puts it on PATH. Done once, and again when setup.py or the constraints change.
-# SEP_PYTHON names the interpreter to make it from.
+# Environment set-up, sourced by run.sh and tests/run.sh: `. env.sh`.
+# Creates .venv at the repository root on first use, installs the toolkit into it and puts it on
+# PATH. Done once, and again when setup.py or the constraints change. SEP_VENV names another place;
+# SEP_VENV=none takes the python that is on PATH as it is (a container, conda, a cluster's module).
+# SEP_PYTHON names the interpreter to make it from, sep_extra an extra of setup.py to install.
 
 sep_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SEP_VENV=${SEP_VENV:-$sep_root/.venv}
@@ -25,7 +26,7 @@ sep_find_python() {
 sep_pip() {  # runs pip, shows what it fetches, keeps all it says in $SEP_VENV/setup.log
   "$SEP_VENV/bin/python" -m pip install --disable-pip-version-check --no-compile \
     --progress-bar off "$@" 2>&1 | tee -a "$SEP_VENV/setup.log" |
-    awk '/^ *Downloading|^Installing|^Successfully|^ERROR/ {print "  " substr($0, 1, 110); fflush()}'
+    awk '/^ *Downloading.* MB\)|^Installing|^ERROR/ {print "  " substr($0, 1, 96); fflush()}'
   return "${PIPESTATUS[0]}"
 }
 
@@ -51,7 +52,8 @@ sep_setup() {
 }
 
 sep_environment() {
-  local extra=${1:-} wanted marker
+  local extra=${sep_extra:-} wanted marker
+  [ "$SEP_VENV" != none ] || return 0
   wanted=$(cat "$sep_root/setup.py" "$sep_root/pyproject.toml" "$sep_root/egs/common/constraints.txt" |
     cksum)
   for marker in "$SEP_VENV/.sep-setup" "$SEP_VENV/.sep-setup-dev"; do
@@ -67,4 +69,4 @@ sep_environment() {
   unset PYTHONHOME
 }
 
-sep_environment "$@"
+sep_environment

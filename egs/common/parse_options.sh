@@ -1,4 +1,4 @@
-# Kaldi-style options, sourced after the variables of a run.sh:
+# Kaldi-style options, sourced after the variables of a run.sh, from the folder of that script:
 #     stage=0       # first stage to run
 #     full=false    # a switch: `--full` or `--full true`
 #     . ../common/parse_options.sh "$@"
@@ -7,7 +7,7 @@
 # `usage` (optional) is printed above the options by --help.
 
 sep_options() {  # lines `name=default  # help` of the calling script, above the first `.` or `source`
-  awk '/^(\.|source) / {exit} /^[a-z][a-z0-9_]*=[^#]*  # / {print}' "$0"
+  awk '/^(\.|source) / {exit} /^[a-z][a-z0-9_]*=[^#]*  # / {print}' "$(basename "${BASH_SOURCE[-1]}")"
 }
 
 sep_help() {

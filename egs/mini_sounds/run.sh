@@ -55,8 +55,8 @@ prepare() {
 }
 
 align() {
-  train "$recipes/align.py" "${common[@]}" "${align_conf[@]}"
-  train "$recipes/judge.py" "${common[@]}" "${judge_conf[@]}"
+  run "$recipes/align.py" "${common[@]}" "${align_conf[@]}"
+  run "$recipes/judge.py" "${common[@]}" "${judge_conf[@]}"
 }
 
 tune() {
@@ -92,6 +92,6 @@ if [ -f "$exp/scores/table.md" ] && [ "$stop_stage" -ge 7 ]; then
   echo "scores and figures     $PWD/$exp/scores"
   echo "separated sounds       $PWD/$exp/separated"
   echo "sounds with pictures   $PWD/$exp/separated/examples"
-  echo "your own file          $SEP_VENV/bin/sep separate FILE --text 'a dog barking'" \
+  echo "your own file          $(command -v sep) separate FILE --text 'a dog barking'" \
     "--model $PWD/$exp/rl/best"
 fi

@@ -11,6 +11,7 @@ Ids are sorted in C order and are the same in every table but image.scp.
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
@@ -95,7 +96,7 @@ def write(path: str | Path, entries: Iterable[Entry]) -> None:
     """
     path = Path(path)
     rows = sorted(entries, key=lambda e: e.id)
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in itertools.pairwise(rows):
         if row.id == following.id:
             raise DataError(f"{path}: two recordings have the id {row.id}; rename one file")
     path.mkdir(parents=True, exist_ok=True)

@@ -164,7 +164,7 @@ def render(
 
 
 def active_rms(wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
-    """Root mean square of wave (N,) over the 20 ms frames within 40 dB of the loudest; 0: silent."""
+    """RMS of wave (N,) over the 20 ms frames within 40 dB of the loudest; 0 for silence."""
     frame = max(1, sample_rate // 50)
     count = -(-len(wave) // frame)
     power = np.zeros(count * frame)

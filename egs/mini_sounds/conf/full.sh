@@ -1,6 +1,6 @@
 # Longer training for --full; best on a GPU.
-align_conf=()
-judge_conf=()
+align_conf=(align.steps=3000)
+judge_conf=(judge.steps=3000)
 embed_conf=()
 train_conf=("model=$model" steps=20000)
 rl_conf=(steps=600)
