@@ -15,7 +15,7 @@ from sep import audio as recording
 from sep import hub
 from sep.chunk import Chunking, overlap_add
 from sep.device import resolve
-from sep.errors import AudioFileError, ModelError, QueryError
+from sep.errors import AudioFileError, ModelError, QueryError, SepError
 from sep.model import QueryNet
 from sep.query import embed_query, loud_mono
 
@@ -57,6 +57,9 @@ class Separator:
         encoder: embeds the queries and measures how well the result fits them.
         device: where both compute.
         chunking: how long recordings are cut, in samples at the model's rate.
+
+    Raises:
+        SepError: a chunking that is not aligned to the hop of the spectrogram.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class Separator:
             align=hop * 2**model.levels,
             batch=4 if self.device.type == "cuda" else 1,
         )
+        if self.chunking.align % hop:
+            raise SepError(f"chunks must start at multiples of the hop: align={hop} or a multiple")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None, device: str = "auto") -> "Separator":

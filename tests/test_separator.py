@@ -122,6 +122,12 @@ def test_long_recordings_in_pieces_are_close_to_one_piece(separator, query):
     assert max(float(jumps[s]) for s in seams) < 5 * float(jumps.mean())
 
 
+def test_chunks_off_the_frame_grid_are_refused(separator):
+    odd = Chunking(segment=100_000, context=1000, align=100)
+    with pytest.raises(SepError, match="multiples of the hop: align=256"):
+        Separator(separator.model, separator.encoder, "cpu", odd)
+
+
 def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
