@@ -168,6 +168,7 @@ Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of 
   One window over the clip; SIR and SAR are the same in both definitions. {checked}
 - Similarity and class hits: by the encoder that queries and rewards come from (hits: nearest class
   name), and by a held-out judge that no training signal touched.
+- {clips.query_note()}
 - {report.undefined_note(summaries)}
 """
 

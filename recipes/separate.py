@@ -1,8 +1,8 @@
 """Stage 6: separate the test mixtures with every trained system.
 
 Writes `separated/<system>/<mixture>.wav` for the text queries, `separated/<system>-<kind>/` for the
-others, and `examples/` with the sounds and pictures of the first mixtures. A folder appears only
-when it is complete.
+others, and `separated/examples/` with sounds and pictures of the first mixtures. A folder appears
+only when it is complete.
 """
 
 import shutil
@@ -131,9 +131,9 @@ def run(cfg: DictConfig) -> None:
         if cfg.examples and "text" in queries:
             since, folder = time.perf_counter(), staging / "examples"
             write_examples(folder, model, clips, queries["text"][0], cfg.examples)
-            hub.replace_folder(folder, exp / "examples")
+            hub.replace_folder(folder, out / "examples")
             say(
-                f"examples by {system} in {time.perf_counter() - since:.1f} s -> {exp / 'examples'}"
+                f"examples by {system} in {time.perf_counter() - since:.1f} s -> {out / 'examples'}"
             )
     finally:
         shutil.rmtree(staging, ignore_errors=True)

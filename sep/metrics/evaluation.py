@@ -1,5 +1,6 @@
 """The fixed test mixtures in memory, with their query embeddings."""
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -83,6 +84,19 @@ class EvaluationSet:
         if kind == "image":
             return self._pictures.get(mixture.image)
         return self.split, mixture.target
+
+    def query_note(self) -> str:
+        """One sentence on where the audio and image queries come from, and what training saw."""
+        splits = Counter(m.audio_query_split for m in self.mixtures if m.audio_query)
+        audio = ", ".join(f"{count} of the {split} split" for split, count in splits.most_common())
+        pictures = [m.image for m in self.mixtures if m.image]
+        train = self.data / "train"
+        seen = set(DataDir(train).image.values()) if train.is_dir() else set()
+        known = sum(picture in seen for picture in pictures)
+        return (
+            f"Audio queries are other recordings of the class ({audio or 'none'}); image queries "
+            f"are pictures of the class ({len(pictures)}, {known} of them also seen in training)."
+        )
 
     @cached_property
     def _pictures(self) -> dict[str, tuple[str, str]]:

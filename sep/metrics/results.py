@@ -10,6 +10,17 @@ import torch
 from sep import hub
 from sep.errors import ModelError
 
+STAGES = (
+    "download",
+    "prepare data",
+    "align the encoder, train the judge",
+    "embed queries",
+    "train the separator",
+    "fine-tune by RL, then its control",
+    "separate the test set",
+    "score",
+)
+
 
 def machine() -> str:
     """Processor, usable cores, accelerator and versions in one line."""
@@ -27,15 +38,12 @@ def machine() -> str:
 
 
 def stage_times(log: Path) -> dict[str, float]:
-    """Seconds of each stage from the `seconds` files that run.sh leaves in the log folder."""
-    if not log.is_dir():
-        return {}
+    """Seconds of each finished stage, from the `<number>.seconds` files in the log folder."""
     times = {}
-    for path in sorted(log.glob("*.seconds")):
-        try:
-            times[path.stem] = float(path.read_text())
-        except ValueError:
-            continue
+    for number, title in enumerate(STAGES):
+        path = log / f"{number}.seconds"
+        if path.is_file():
+            times[f"{number} {title}"] = float(path.read_text())
     return times
 
 

@@ -81,6 +81,11 @@ def test_a_picture_is_found_by_its_path_in_any_split(clips):
     assert (image[has][:, 0] == 100).all() and not image[~has].any()
 
 
+def test_the_note_says_what_training_saw(clips):
+    note = clips.query_note()
+    assert "4 of the test split" in note and "(2, 2 of them also seen in training)" in note
+
+
 def test_unknown_kinds_and_missing_embeddings_are_one_line(clips, home, tmp_path):
     with pytest.raises(DataError, match="kind 'smell' is unknown"):
         clips.queries("smell")
