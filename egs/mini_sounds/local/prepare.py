@@ -59,8 +59,9 @@ def write_data(
     dirs = {split: kaldi.DataDir(data / split) for split in SPLITS}
     recordings = {c.id: c.recording for c in found}
     for k, (split, count) in enumerate(counts.items()):
+        queries = {s: d for s, d in dirs.items() if s != "test" or split == "test"}
         drawn = mixtures.draw(
-            dirs[split], count, seed + k, dirs, images=shown[split], recording_of=recordings.get
+            dirs[split], count, seed + k, queries, images=shown[split], recording_of=recordings.get
         )
         mixtures.save(data / split / kaldi.MIXTURES, drawn)
 
