@@ -53,7 +53,11 @@ sep_setup() {
 
 sep_environment() {
   local extra=${sep_extra:-} wanted marker
-  [ "$SEP_VENV" != none ] || return 0
+  if [ "$SEP_VENV" = none ]; then
+    python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("sep") and u.find_spec("torch")))' ||
+      sep_fail "SEP_VENV=none, but the python on PATH has no toolkit; run pip install -e $sep_root with it"
+    return 0
+  fi
   wanted=$(cat "$sep_root/setup.py" "$sep_root/pyproject.toml" "$sep_root/egs/common/constraints.txt" |
     cksum)
   for marker in "$SEP_VENV/.sep-setup" "$SEP_VENV/.sep-setup-dev"; do

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -186,4 +187,8 @@ def test_set_up_names_what_is_missing(tmp_path):
     old.chmod(0o755)
     done = source(SEP_PYTHON=str(old))
     assert done.returncode == 1 and "python3-venv" in done.stderr
-    assert "passed" in source(SEP_VENV="none").stdout
+    done = source(SEP_VENV="none", PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    assert done.stdout == "passed\n"
+    (tmp_path / "python").symlink_to("/bin/false")
+    done = source(SEP_VENV="none", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert done.returncode == 1 and "pip install -e" in done.stderr
