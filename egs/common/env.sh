@@ -54,7 +54,7 @@ sep_setup() {
 sep_environment() {
   local extra=${sep_extra:-} wanted marker
   if [ "$SEP_VENV" = none ]; then
-    python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("sep") and u.find_spec("torch")))' ||
+    python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("sep") and u.find_spec("torch")))' 2>/dev/null ||
       sep_fail "SEP_VENV=none, but the python on PATH has no toolkit; run pip install -e $sep_root with it"
     return 0
   fi
