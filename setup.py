@@ -19,6 +19,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "soundfile>=0.13",
+        "soxr>=0.5",
         "hydra-core>=1.3",
         "tensorboard>=2.16",
         "rich>=13",
