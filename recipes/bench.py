@@ -3,6 +3,10 @@
 Data and weights are synthesised, so that it runs anywhere: times do not depend on them.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall each other when busy
+
 import json
 import statistics
 import subprocess
@@ -46,8 +50,8 @@ def build(name: str, device: torch.device) -> QueryNet:
     return QueryNet(**settings, embed_dim=DIM).to(device)
 
 
-def median_seconds(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Median time of `work` after one run to warm up."""
+def timed(work: Callable[[], Any], repeats: int, device: torch.device) -> tuple[float, float]:
+    """Median and least time of `work` after one run to warm up; they differ on a busy machine."""
     times = []
     for _ in range(repeats + 1):
         synchronise(device)
@@ -55,7 +59,7 @@ def median_seconds(work: Callable[[], Any], repeats: int, device: torch.device) 
         work()
         synchronise(device)
         times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+    return statistics.median(times[1:]), min(times[1:])
 
 
 def bench_model(cfg: DictConfig, name: str, device: torch.device) -> None:
@@ -65,12 +69,13 @@ def bench_model(cfg: DictConfig, name: str, device: torch.device) -> None:
     query = nn.functional.normalize(torch.randn(DIM, device=device), dim=0)
     reset_peak_memory(device)
     with torch.inference_mode():
-        seconds = median_seconds(lambda: model.separate(wave, query), cfg.repeats, device)
+        seconds, least = timed(lambda: model.separate(wave, query), cfg.repeats, device)
     emit(
         "separate/model",
         model=name,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=seconds,
+        least_seconds=least,
         audio_s=cfg.seconds,
         real_time_factor=seconds / cfg.seconds,
         peak_mb=peak_memory_mb(device),
@@ -93,7 +98,7 @@ def bench_file(cfg: DictConfig, name: str, device: torch.device, home: Path) -> 
         audio.write(out / "target.wav", result.target, RATE, subtype="PCM_16", clip="clamp")
         audio.write(out / "residual.wav", result.residual, RATE, subtype="PCM_16", clip="clamp")
 
-    warm = median_seconds(work, cfg.repeats, device)
+    warm, least = timed(work, cfg.repeats, device)
     peak = peak_memory_mb(device)
     command = [sys.executable, "-m", "sep.cli", "separate", str(source), "--text", "a dog barking"]
     command += ["--model", str(folder), "--device", str(device), "-o", str(out), "--overwrite"]
@@ -103,11 +108,12 @@ def bench_file(cfg: DictConfig, name: str, device: torch.device, home: Path) -> 
         if done.returncode:
             raise SepError(f"{' '.join(command)}: failed: {done.stderr.strip()}")
 
-    cold = median_seconds(whole, min(cfg.repeats, 2), device)
+    cold, _ = timed(whole, min(cfg.repeats, 2), device)
     emit(
         "separate/file",
         model=name,
         seconds=warm,
+        least_seconds=least,
         audio_s=cfg.seconds,
         real_time_factor=warm / cfg.seconds,
         command_seconds=cold,
