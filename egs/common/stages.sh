@@ -5,10 +5,12 @@
 #
 # A stage whose marker file DONE exists is skipped. The marker is written when the command has
 # succeeded, so that an interrupted stage starts again and goes on from what it saved. With an
-# explicit --stage N, stages from N on run again; their old results are deleted first.
+# explicit --stage N, stages from N on run again; their old results are deleted first. sep_skipped
+# tells whether the last stage was skipped.
 
 export PYTHONUNBUFFERED=1
 sep_again=false
+sep_skipped=false
 
 log() {
   printf '%s %s\n' "$(date +%H:%M:%S)" "$*"
@@ -38,6 +40,7 @@ run_stage() {
   sep_number=$1
   local title=$2 marker=$3 old=$4 began status file
   shift 4
+  sep_skipped=true
   if [ "$sep_number" -lt "$stage" ] || [ "$sep_number" -gt "$stop_stage" ]; then
     return 0
   fi
@@ -58,6 +61,7 @@ run_stage() {
       rm -rf "$file"
     done
   fi
+  sep_skipped=false
   rm -f "$marker"
   mkdir -p "$logs" "$(dirname "$marker")"
   log "stage $sep_number: $title"

@@ -50,7 +50,8 @@ common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 . ../common/stages.sh
 
 prepare() {
-  python local/prepare.py --data "$data" --nj "$nj" "${list[@]}" ${sounds:+--sounds "$sounds"}
+  python local/prepare.py --data "$data" --nj "$nj" "${list[@]}" "${prepare_conf[@]}" \
+    ${sounds:+--sounds "$sounds"}
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
@@ -86,8 +87,8 @@ run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
   run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
 run_stage 7 "score" "$done/7" "$exp/scores" score
 
-if [ -f "$exp/scores/table.md" ] && [ "$stop_stage" -ge 7 ]; then
-  cat "$exp/scores/table.md"
+if [ "$stop_stage" -ge 7 ]; then
+  ! $sep_skipped || cat "$exp/scores/table.md"
   echo
   echo "scores and figures     $PWD/$exp/scores"
   echo "separated sounds       $PWD/$exp/separated"

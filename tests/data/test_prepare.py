@@ -188,6 +188,7 @@ def own_sounds(root, classes=("dog", "church_bell", "wind"), files=6):
 
 def prepare_own(tmp_path, capsys, monkeypatch):
     command = ["prepare.py", "--sounds", str(tmp_path / "in"), "--data", str(tmp_path / "data")]
+    command += ["--mixtures", "20"]
     monkeypatch.setattr(sys, "argv", command)
     status = prepare.main()
     return status, capsys.readouterr()
@@ -207,7 +208,7 @@ def test_own_sounds(tmp_path, capsys, monkeypatch):
     test = kaldi.DataDir(tmp_path / "data" / "test")
     assert sorted(test.by_label()) == ["church bell", "dog", "wind"]
     drawn = mixtures.load(tmp_path / "data" / "test" / "mixtures.jsonl")
-    assert len(drawn) == prepare.MIXTURES["test"]
+    assert len(drawn) == 20
     assert any(m.image for m in drawn if m.label == "dog")
     assert not any(m.image for m in drawn if m.label == "wind")
 

@@ -1,4 +1,5 @@
 # Tiny everything, to test the recipe.
+prepare_conf=(--mixtures 4)
 align_conf=(--config-name align_debug)
 judge_conf=(--config-name judge_debug)
 embed_conf=()

@@ -1,4 +1,5 @@
 # What each program gets in the 15-minute run; the programs' own defaults are in recipes/conf.
+prepare_conf=()
 align_conf=()
 judge_conf=()
 embed_conf=()

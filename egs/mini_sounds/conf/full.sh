@@ -1,4 +1,5 @@
 # Longer training for --full; best on a GPU.
+prepare_conf=()
 align_conf=(align.steps=3000)
 judge_conf=(judge.steps=3000)
 embed_conf=()

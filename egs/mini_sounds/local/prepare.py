@@ -19,8 +19,7 @@ from splits import SPLITS, Clip, assign
 from sep.data import kaldi, mixtures
 from sep.errors import SepError
 
-MIXTURES = {"valid": 100, "test": 200}
-MIXTURES_FULL = {"valid": 200, "test": 400}
+TEST_MIXTURES, TEST_MIXTURES_FULL = 200, 400  # valid gets half as many
 
 
 def share_pictures(pictures: list[str], split: str) -> list[str]:
@@ -85,7 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
     wav, images = data / "wav", data / "images"
     wav.mkdir(parents=True)
     images.mkdir()
-    counts = MIXTURES_FULL if arguments.full else MIXTURES
+    count = arguments.mixtures or (TEST_MIXTURES_FULL if arguments.full else TEST_MIXTURES)
+    counts = {"valid": -(-count // 2), "test": count}
     if arguments.sounds:
         found, pictures = folder.prepare(arguments.sounds, wav, images, arguments.seed)
     else:
@@ -108,7 +108,8 @@ def main() -> int:
     parser.add_argument("--sounds", type=Path, help="folder of class folders to use instead")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--full", action="store_true", help="more mixtures")
+    parser.add_argument("--full", action="store_true", help="the larger package list")
+    parser.add_argument("--mixtures", type=int, help="test mixtures; valid gets half as many")
     arguments = parser.parse_args()
     try:
         run(arguments)
