@@ -40,8 +40,11 @@ class Encoder(ABC):
         """Embed Q texts as (Q, D). Raises EncoderError for an empty text."""
 
     @abstractmethod
-    def embed_audio(self, wave: Tensor, sample_rate: int) -> Tensor:
+    def embed_audio(self, wave: Tensor, sample_rate: int, window_s: float | None = None) -> Tensor:
         """Embed waveforms (B, N) at `sample_rate` Hz as (B, D), differentiable in `wave`.
+
+        Short clips are tiled to the encoder's window, long ones averaged over windows; `window_s`
+        asks for another window, in seconds.
 
         Raises EncoderError for NaN, infinity, silence, an empty waveform or a rate below 1.
         """

@@ -154,16 +154,18 @@ class SmallEncoder(nn.Module, Encoder):
 
     # Audio
 
-    def embed_audio(self, wave: Tensor, sample_rate: int) -> Tensor:
+    def embed_audio(self, wave: Tensor, sample_rate: int, window_s: float | None = None) -> Tensor:
         """Embed waveforms (B, N) at `sample_rate` Hz as (B, D), differentiable in `wave`.
 
         A clip longer than the window is the mean of its windows, weighted by their RMS level so
-        that pauses count little. Raises EncoderError for NaN, silence or an empty waveform.
+        that pauses count little. `window_s` replaces the window, in seconds: less work for short
+        clips. Raises EncoderError for NaN, silence or an empty waveform.
         """
         check_wave(wave, sample_rate)
         wave = resample(wave.to(self.device, torch.float32), sample_rate, self.sample_rate)
         total = wave.new_zeros(wave.shape[0], self.dim)
-        for steps, block in windows(wave, self.window):
+        window = self.window if window_s is None else round(window_s * self.sample_rate)
+        for steps, block in windows(wave, window):
             vectors = normalize(self.audio(block), dim=-1)
             level = block.detach().square().mean(-1, keepdim=True).sqrt()
             total = total + (vectors * level).reshape(steps, -1, self.dim).sum(0)

@@ -1,6 +1,7 @@
 """Stage 5: fine-tune the separator by PPO on masks sampled from its Beta policy (MARS-Sep)."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -28,7 +29,10 @@ def tune(cfg: DictConfig) -> None:
     embed = setup.encoder.embed_audio
     parts = {"similarity": Similarity(embed, **rl["similarity"]), "si_sdr": SiSdrGain()}
     reward = WeightedSum({k: (rl["reward"][k], part) for k, part in parts.items()})
-    windows = Similarity(embed, **rl["similarity"], **rl["windows"]) if policy.windowed else None
+    windows = None
+    if policy.windowed:
+        local = partial(embed, window_s=rl["windows"]["window_s"])
+        windows = Similarity(local, **rl["similarity"], **rl["windows"])
     task = PolicyTask(
         model,
         setup.sampler,

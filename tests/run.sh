@@ -21,4 +21,5 @@ done
 
 sep_extra=dev
 . egs/common/env.sh
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}  # threads that wait sleep
 python -m pytest "${marks[@]}" "${arguments[@]}"

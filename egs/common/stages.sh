@@ -79,5 +79,6 @@ run_stage() {
     exit 1
   fi
   echo "$key" >"$marker"
+  echo $((SECONDS - began)) >"$logs/$sep_number.seconds"
   log "stage $sep_number took $((SECONDS - began)) s"
 }
