@@ -31,6 +31,7 @@ class AlignConfig:
         snr_db: mixtures have an SNR between minus and plus this.
         slope: log odds of the soft labels per dB.
         masked: share of the mixtures that pass a separator-like mask.
+        speed: segments are played faster or slower by a factor of up to exp(speed).
         stripes: largest share of an axis that one SpecAugment band covers.
         audio_weight: weight of the audio-audio loss.
         image_weight: weight of the image losses.
@@ -46,6 +47,7 @@ class AlignConfig:
     snr_db: float = 25.0
     slope: float = 0.15
     masked: float = 0.5
+    speed: float = 0.2
     stripes: float = 0.1
     audio_weight: float = 0.5
     image_weight: float = 0.5
@@ -127,7 +129,10 @@ class Aligner:
         spectra = [
             front.spectrum(
                 bank.segments(
-                    bank.draw_clips(c, generator).to(bank.samples.device), length, generator
+                    bank.draw_clips(c, generator).to(bank.samples.device),
+                    length,
+                    generator,
+                    config.speed,
                 ).to(self.encoder.device)
             )
             for c in (first, second)

@@ -86,13 +86,13 @@ def stripes(shape: tuple[int, int, int], generator: torch.Generator, share: floa
 
 
 def _colour(rows: int, bins: int, generator: torch.Generator) -> Tensor:
-    """Frequency responses (rows, F): a tilt of up to 6 dB, low-passed in two rows of five."""
-    tilt, cut, use = torch.rand(3, rows, 1, generator=generator)
-    axis = torch.linspace(0, 1, bins)
-    response = 10 ** ((tilt - 0.5) * 12 * (axis - 0.5) / 20)
+    """Frequency responses (rows, F): a smooth random curve, low-passed in two rows of five."""
+    knots = torch.randn(rows, 1, 6, generator=generator) * 4  # dB
+    curve_db = interpolate(knots, bins, mode="linear", align_corners=True)[:, 0].clamp(-12, 12)
+    cut, use = torch.rand(2, rows, 1, generator=generator)
     cut = 0.3 + 0.7 * cut  # 2.4 to 8 kHz of 8
-    low = torch.sigmoid((cut - axis) * 60)
-    return response * torch.where(use < 0.4, low, 1.0)
+    low = torch.sigmoid((cut - torch.linspace(0, 1, bins)) * 60)
+    return 10 ** (curve_db / 20) * torch.where(use < 0.4, low, 1.0)
 
 
 def _mask(a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 from encoders.base import EncoderError
 from encoders.preprocess import resample
 
+_BLOCK = 320  # samples over which energy is summed
+
 
 class ClipBank:
     """Clips as one flat int16 tensor, with their class.
@@ -41,6 +43,9 @@ class ClipBank:
         self.samples = torch.cat(flat).to(device)
         self.length = torch.tensor([len(wave) for wave in waves], device=device)
         self.start = self.length.cumsum(0) - self.length
+        blocks = self.samples[: len(self.samples) // _BLOCK * _BLOCK].unflatten(0, (-1, _BLOCK))
+        energy = blocks.double().square().sum(-1).cumsum(0)
+        self.energy = torch.nn.functional.pad(energy, (1, 0))  # before each block
         index = {name: i for i, name in enumerate(self.classes)}
         self.label = torch.tensor([index[label] for label in labels], device=device)
         self.members = [torch.nonzero(self.label == i)[:, 0] for i in range(len(self.classes))]
@@ -81,35 +86,46 @@ class ClipBank:
         rows = [self.members[c] for c in classes.tolist()]
         return torch.stack([m[int(p * len(m))] for m, p in zip(rows, pick, strict=True)])
 
-    def segments(self, index: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    def segments(
+        self, index: Tensor, length: int, generator: torch.Generator, speed: float = 0.0
+    ) -> Tensor:
         """Cut a random segment (B, `length`) of each clip in `index` (B,).
 
         Of two random places in a long clip the louder is taken. A clip shorter than the segment
         is repeated with random gaps, or stands alone at a random place (one time in three).
+        With `speed`, each is played faster or slower by a factor of up to exp(`speed`).
         """
-        a, b = (self._cut(index, length, generator) for _ in range(2))
-        louder = a.square().mean(-1) >= b.square().mean(-1)
-        return torch.where(louder[:, None], a, b)
-
-    def _cut(self, index: Tensor, length: int, generator: torch.Generator) -> Tensor:
         device = self.samples.device
-        place, gap, alone = torch.rand(3, len(index), generator=generator).to(device)
-        clip = self.length[index]
-        long = clip >= length
+        log_rate = (2 * torch.rand(len(index), generator=generator) - 1) * speed
+        place, other, gap, alone = torch.rand(4, len(index), generator=generator).to(device)
+        rate = log_rate.exp().to(device)
+        clip = self.length[index].float()
+        span = length * rate  # samples of the clip that a segment takes
+        begin, second = (torch.floor(p * (clip - span).clamp(min=0)) for p in (place, other))
+        louder = self._energy(index, second, span) > self._energy(index, begin, span)
+        begin = torch.where(louder, second, begin)
         # Short clips: period = clip + gap, or longer than the segment when alone.
-        period = torch.where(alone < 1 / 3, clip + length, clip + (gap * length / 4).long())
-        shift = torch.where(
-            long,
-            (place * (clip - length + 1)).long(),
-            torch.where(
-                alone < 1 / 3, -(place * (length - clip + 1)).long(), (place * period).long()
-            ),
-        )
-        time = torch.arange(length, device=device) + shift[:, None]  # (B, N)
-        time = torch.where(long[:, None], time, time.remainder(period[:, None]))
-        inside = time < clip[:, None]
-        wave = self.samples[(self.start[index][:, None] + time).clamp(max=len(self.samples) - 1)]
-        return torch.where(inside, wave, 0).float() / 32767
+        lone = alone < 1 / 3
+        period = torch.where(lone, clip + span, clip + gap * span / 4)
+        short = torch.where(lone, -place * (span - clip + 1), place * period).floor()
+        long = clip >= span
+        period = torch.where(long, clip + span, period).floor()
+        start = torch.where(long, begin, short)
+        time = torch.arange(length, device=device) * rate[:, None] + start[:, None]  # (B, N)
+        time = time.remainder_(period[:, None])
+        inside = time <= clip[:, None] - 1
+        first = (time.long() + self.start[index][:, None]).clamp_(max=len(self.samples) - 1)
+        wave = self.samples[first].float()
+        if speed:
+            following = self.samples[(first + 1).clamp_(max=len(self.samples) - 1)].float()
+            wave = torch.lerp(wave, following, time.frac_())
+        return wave.mul_(inside).div_(32767)
+
+    def _energy(self, index: Tensor, begin: Tensor, span: Tensor) -> Tensor:
+        """Energy (B,) of the clips from sample `begin` over `span` samples, to a block's width."""
+        first = (self.start[index] + begin) / _BLOCK
+        last = first + torch.minimum(span, self.length[index] - begin) / _BLOCK
+        return self.energy[last.long()] - self.energy[first.long()]
 
     def head(self, index: Tensor, length: int) -> Tensor:
         """The first `length` samples (B, `length`) of clips, repeated where a clip is shorter."""
