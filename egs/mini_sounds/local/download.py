@@ -79,7 +79,8 @@ class Apt:
         if apt.returncode:
             errors = [line[2:].strip() for line in said.splitlines() if line.startswith("E:")]
             reason = errors[0] if errors else "apt-get download failed"
-            raise DownloadError(f"{reason}; is there a network? Run again to go on, {ELSE}")
+            hint = "" if "No space left" in reason else f"; is there a network? {ELSE}"
+            raise DownloadError(f"{reason}{hint} (run again to go on)")
         return sorted(folder.glob("*.deb"))
 
     def _known(self, names: list[str]) -> set[str]:

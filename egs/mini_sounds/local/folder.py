@@ -83,8 +83,9 @@ def _clips(path: Path, wav: Path, stem: str) -> list[tuple[str, float]]:
 
 def _picture(path: Path, into: Path, kept: list[str]) -> None:
     try:
-        read_image(path.parent, path.name).save(into)
+        image = read_image(path.parent, path.name)
     except (ContainerError, OSError) as error:
         print(f"{path}: not a readable picture ({error}); left out", flush=True)
         return
+    image.save(into)
     kept.append(str(into))

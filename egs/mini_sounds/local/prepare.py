@@ -119,7 +119,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or arguments.data}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 

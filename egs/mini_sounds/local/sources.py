@@ -16,6 +16,8 @@ import tables
 from containers import ContainerError, read_bytes, read_image
 from splits import Clip
 
+from sep.errors import SepError
+
 PHRASES = {"train": 12, "valid": 3}
 PHRASE_S = (6.0, 8.0)
 _IGNORE = (signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
@@ -71,7 +73,11 @@ def write_clips(wav: Path, name: str, parts: list) -> list[tuple[str, float]]:
     written = []
     for k, part in enumerate(parts):
         id_ = name if len(parts) == 1 else f"{name}-part{k + 1}"
-        soundfile.write(wav / f"{id_}.wav", part, clips.SAMPLE_RATE, subtype="PCM_16")
+        path = wav / f"{id_}.wav"
+        try:
+            soundfile.write(path, part, clips.SAMPLE_RATE, subtype="PCM_16")
+        except (soundfile.SoundFileError, OSError):
+            raise SepError(f"{path}: cannot be written; is the disk full?") from None
         written.append((id_, len(part) / clips.SAMPLE_RATE))
     return written
 
@@ -115,10 +121,11 @@ def draw_pictures(unpacked: Path, packages: list[str], images: Path) -> dict[str
                 continue
             path = images / f"{slug(kind.name)}-{k + 1}.png"
             try:
-                read_image(unpacked / package, source).save(path)
+                image = read_image(unpacked / package, source)
             except (ContainerError, OSError) as error:
                 print(f"{package}: {source.split('/')[-1]}: {error}; left out")
                 continue
+            image.save(path)
             found.setdefault(kind.name, []).append(str(path))
     print(f"{sum(map(len, found.values()))} pictures of {len(found)} classes")
     return found
