@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def draw(
     query_dirs: dict[str, DataDir],
     segment: int = SEGMENT,
     images: dict[str, list[str]] | None = None,
-    recording_of=lambda id_: id_,
+    recording_of: Callable[[str], str] = str,
 ) -> list[Mixture]:
     """Draw mixtures of two different labels, target labels uniformly (each once before again).
 
@@ -96,7 +97,7 @@ def draw(
     groups = data.by_label()
     if len(groups) < 2:
         raise DataError(f"{data.path}: mixtures need two classes, found {len(groups)}; add a class")
-    queries = {label: _queries(label, query_dirs, recording_of) for label in groups}
+    queries = {label: _queries(label, query_dirs) for label in groups}
     targets = [
         label
         for label, ids in groups.items()
@@ -247,7 +248,7 @@ def _shape_fault(m: Mixture) -> str | None:
     return None
 
 
-def _queries(label: str, query_dirs: dict[str, DataDir], recording_of) -> list[tuple[str, str]]:
+def _queries(label: str, query_dirs: dict[str, DataDir]) -> list[tuple[str, str]]:
     """(split, id) of every recording of a label, test first."""
     found = []
     for split in SPLITS:
