@@ -31,7 +31,8 @@ def embed_texts(encoder: SmallEncoder, data: DataDir) -> Tensor:
     rows = [(data.text[i], f"the sound of {data.label[i]}", data.label[i]) for i in data.ids]
     unique = sorted({text for row in rows for text in row})
     place = {text: i for i, text in enumerate(unique)}
-    return encoder.embed_text(unique)[[[place[text] for text in row] for row in rows]]
+    index = torch.tensor([[place[text] for text in row] for row in rows])
+    return encoder.embed_text(unique)[index]
 
 
 def embed_sounds(encoder: SmallEncoder, data: DataDir, batch: int = 32) -> Tensor:
