@@ -143,6 +143,9 @@ class Judge(nn.Module):
         config = read_config(folder)
         if config.get("name") != "judge":
             raise EncoderError(f"{folder} holds no judge; check the folder")
-        judge = cls(*(config[key] for key in ("labels", "dim", "width", "window_s")))
+        try:
+            judge = cls(*(config[key] for key in ("labels", "dim", "width", "window_s")))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise EncoderError(f"{folder}/config.json is damaged ({error}); train anew") from None
         load_weights(judge, folder)
         return judge

@@ -8,8 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,13 +47,7 @@ class AudioTower(nn.Module):
 
     def embed_patch(self, patch: Tensor) -> Tensor:
         """Map log-mel patches (W, H, T) to (W, D), not normalised."""
-        patch, device = patch[:, None], patch.device.type
-        low = half_precision(patch.device)
-        if low:
-            patch = patch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16) if low else nullcontext():
-            features = self.net(patch)
-        return self.head(features.float())
+        return self.head(convolve(self.net, patch[:, None]).float())
 
 
 class SmallEncoder(nn.Module, Encoder):
@@ -96,7 +89,7 @@ class SmallEncoder(nn.Module, Encoder):
         self.register_buffer("text_mean", torch.zeros(minilm.DIM))
         self.register_buffer("class_text", torch.zeros(lite0.CLASSES, minilm.DIM))
         self._frozen: dict[str, nn.Module] = {}
-        self._place(torch.device("cpu"))
+        self.audio.net.to(memory_format=_layout(self.device))
         self.eval().requires_grad_(False)
 
     # Frozen backbones live outside the module tree: neither saved nor trained.
@@ -109,21 +102,16 @@ class SmallEncoder(nn.Module, Encoder):
     def _backbone(self, kind: str) -> nn.Module:
         if kind not in self._frozen:
             net = minilm.MiniLM() if kind == "text" else lite0.build(classify=True)
-            self._frozen[kind] = net.eval().requires_grad_(False).to(self.device)
+            net = net.eval().requires_grad_(False).to(self.device)
+            self._frozen[kind] = net.to(memory_format=_layout(self.device))
         return self._frozen[kind]
 
     def to(self, device: str | torch.device) -> Self:
         """Move all towers to `device` and return the encoder."""
         super().to(device)
-        for net in self._frozen.values():
-            net.to(device)
-        self._place(self.device)
+        for net in (self.audio.net, *self._frozen.values()):
+            net.to(device).to(memory_format=_layout(self.device))
         return self
-
-    def _place(self, device: torch.device) -> None:
-        low = half_precision(device)
-        layout = torch.channels_last if low else torch.contiguous_format
-        self.audio.net.to(memory_format=layout)
 
     # Text
 
@@ -174,15 +162,14 @@ class SmallEncoder(nn.Module, Encoder):
     # Images
 
     @torch.no_grad()
-    def image_features(self, images: Sequence[Any], batch: int = 64) -> tuple[Tensor, Tensor]:
+    def image_features(self, images: Sequence[Any], batch: int = 16) -> tuple[Tensor, Tensor]:
         """Frozen image features (B, 1280) and ImageNet probabilities (B, 1000)."""
         net = self._backbone("image")
         parts = []
         for first in range(0, len(images), batch):
             pictures = torch.stack([load_image(item) for item in images[first : first + batch]])
-            parts.append(
-                net.forward_head(net.forward_features(pictures.to(self.device)), pre_logits=True)
-            )
+            maps = convolve(net.forward_features, pictures.to(self.device))
+            parts.append(net.forward_head(maps.float(), pre_logits=True))
         features = torch.cat(parts) if parts else torch.zeros(0, lite0.FEATURES)
         return features, net.classifier(features).softmax(-1)
 
@@ -225,8 +212,11 @@ class SmallEncoder(nn.Module, Encoder):
         config = read_config(folder)
         if config.get("name") != cls.name:
             raise EncoderError(f"{folder} holds no '{cls.name}' encoder; check the folder")
-        options = {key: config[key] for key in ("dim", "mels", "hop", "window_s") if key in config}
-        encoder = cls(**options, pretrained=False)
+        try:
+            options = {key: config[key] for key in ("dim", "mels", "hop", "window_s")}
+            encoder = cls(**options, pretrained=False)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise EncoderError(f"{folder}/config.json is damaged ({error}); train anew") from None
         load_weights(encoder, folder)
         return encoder
 
@@ -236,6 +226,22 @@ def half_precision(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def convolve(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a convolutional net to (B, channels, height, width) the fastest way its device has.
+
+    On a processor with bf16 that is bf16 autocast in channels_last layout (measured 2 to 5 times
+    faster than float32); without, float32 in the plain layout.
+    """
+    if not half_precision(x.device):
+        return net(x)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return net(x.contiguous(memory_format=torch.channels_last))
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    return torch.channels_last if half_precision(device) else torch.contiguous_format
 
 
 def save_folder(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:

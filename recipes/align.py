@@ -80,7 +80,7 @@ class Validation:
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         """Zero-shot accuracy, retrieval, and the similarity-against-SNR curve."""
-        encoder = self.encoder.eval()
+        encoder = self.encoder
         text = encoder.embed_text([f"the sound of {name}" for name in self.classes])
         audio = probe.embed_bank(encoder, self.bank, encoder.window)
         captions = encoder.embed_text([caption for caption, _ in self.captions])
@@ -125,7 +125,7 @@ def align(cfg: DictConfig) -> None:
     )
     best, best_score = fit(cfg, aligner, validate)
     encoder.load_state_dict(best)
-    aligner.finish()
+    encoder.eval().requires_grad_(False)
     provenance = {"data": str(cfg.data), "valid": best_score, **OmegaConf.to_container(cfg.align)}
     encoder.save(Path(cfg.exp) / "encoder", provenance)
     say(f"align: saved {cfg.exp}/encoder ({encoder.fingerprint})")
@@ -152,6 +152,7 @@ def fit(cfg: DictConfig, aligner: Aligner, validate: Validation) -> tuple[dict, 
             )
             spoke = now
         if step % cfg.valid_every == 0 or step == steps:
+            aligner.settle()
             scores = validate()
             validation.write({"step": step, **scores})
             say("align: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))

@@ -102,19 +102,21 @@ def toy_bank():
 
 def test_a_short_alignment_learns_a_toy_task(toy_bank):
     torch.manual_seed(0)
-    encoder = encoders.get("small", dim=32, mels=32, hop=640, window_s=0.512)
-    named = [[f"the sound of a {name}", name] for name in toy_bank.classes]
-    encoder.fit_text([text for texts in named for text in texts])
-    config = AlignConfig(steps=40, batch=16, crop_s=0.512)
+    encoder = encoders.get("small", dim=32, mels=64, hop=320, window_s=0.512)
+    texts = {"hum": "a low humming engine", "ping": "a bell ringing", "hiss": "escaping steam"}
+    named = [[texts[name], name] for name in toy_bank.classes]
+    encoder.fit_text([text for pair in named for text in pair])
+    settings = {"crop_s": 0.512, "masked": 0.0, "speed": 0.0, "stripes": 0.0}
+    config = AlignConfig(steps=30, batch=16, lr=3e-3, text_lr=1e-3, **settings)
     aligner = Aligner(encoder, toy_bank, named, None, config)
     losses = [aligner.step()["loss"] for _ in range(config.steps)]
     aligner.finish()
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     text = encoder.embed_text(toy_bank.classes)
     audio = embed_bank(encoder, toy_bank, encoder.window)
-    assert zero_shot(audio, text, toy_bank.label) > 0.6
-    curve = snr_curve(encoder, toy_bank, text, encoder.window, mixtures=12, snrs_db=(-20, 0, 20))
-    assert curve["snr_-20"] < curve["snr_+0"] < curve["snr_+20"]
+    assert zero_shot(audio, text, toy_bank.label) > 0.7
+    curve = snr_curve(encoder, toy_bank, text, encoder.window, mixtures=24, snrs_db=(-20, 0, 20))
+    assert curve["snr_-20"] < curve["snr_+20"]
     assert curve["gap"] > 0
 
 

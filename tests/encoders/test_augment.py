@@ -92,6 +92,12 @@ def test_long_clips_are_cut_and_short_ones_repeated_with_gaps_or_alone(bank):
     assert bank.head(torch.tensor([2]), 25)[0].tolist() == pytest.approx([-0.25] * 25, abs=1e-4)
 
 
+def test_speed_plays_clips_faster_and_slower(bank):
+    cut = bank.segments(torch.tensor([1] * 40), 1000, seeded(), speed=0.2)
+    rate = cut.diff(dim=-1).mean(-1) / (2 / 3999)  # the ramp rises by 2 in 3,999 steps
+    assert 0.81 < rate.min() < 0.95 and 1.05 < rate.max() < 1.23
+
+
 def test_all_classes_are_drawn_before_one_comes_again(bank):
     assert sorted(bank.draw_classes(2, seeded()).tolist()) == [0, 1]
     clips = bank.draw_clips(torch.tensor([1, 1, 0, 1]), seeded())

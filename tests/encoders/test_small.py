@@ -163,6 +163,9 @@ def test_folders_that_hold_no_encoder_are_refused(small, tmp_path):
     with pytest.raises(EncoderError, match="JSON"):
         encoders.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"name": "small"}))
+    with pytest.raises(EncoderError, match="damaged"):
+        encoders.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"name": "small", **small.config}))
     with pytest.raises(EncoderError, match=r"model\.safetensors does not exist"):
         encoders.load(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
