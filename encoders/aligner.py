@@ -119,11 +119,7 @@ class Aligner:
         lone = bank.draw_classes(pairs, generator)
         mixed = bank.draw_classes(mixtures, generator)
         first = torch.cat([lone, lone, mixed])
-        # Partner classes: a random step around the ring of filled classes, never zero.
-        ring = {int(c): i for i, c in enumerate(bank.filled)}
-        position = torch.tensor([ring[int(c)] for c in first])
-        hop = torch.randint(1, len(bank.filled), (len(first),), generator=generator)
-        second = bank.filled[(position + hop) % len(bank.filled)]
+        second = bank.draw_others(first, generator)
         snr_db = (2 * torch.rand(len(first), generator=generator) - 1) * config.snr_db
         snr_db[: 2 * pairs] = math.inf
         front, length = self.encoder.audio.log_mel, round(config.crop_s * self.encoder.sample_rate)

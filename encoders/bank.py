@@ -80,6 +80,11 @@ class ClipBank:
         ]
         return self.filled[torch.cat(orders)[:count]]
 
+    def draw_others(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """For each of B classes that have clips, draw another that has: (B,), uniformly."""
+        hop = torch.randint(1, len(self.filled), (len(classes),), generator=generator)
+        return self.filled[(torch.searchsorted(self.filled, classes) + hop) % len(self.filled)]
+
     def draw_clips(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one clip index (B,) for each of B class indices."""
         pick = torch.rand(len(classes), generator=generator).tolist()

@@ -126,11 +126,11 @@ def accuracy(judge: Judge, bank: ClipBank, seed: int = 0, mixtures: int = 200) -
     a, b = (x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6) for x in (a, b))
     mixed = torch.cat([judge.logits(judge.embed(part, rate)) for part in (a + b).split(64)])
     two = mixed.topk(2, dim=1).indices
-    pair = torch.stack([first, second], 1)
+    pair = torch.stack([first, second], 1).to(two.device)
     names = [judge.labels[i] for i in first.tolist()]
     gap = judge.similarity(a, rate, names) - judge.similarity(a + b, rate, names)
     return {
-        "solo": float((solo == bank.label).float().mean()),
+        "solo": float((solo == bank.label.to(solo.device)).float().mean()),
         "mixture": float((two[:, :1] == pair).any(1).float().mean()),
         "both": float((two[:, :, None] == pair[:, None, :]).any(1).float().mean()),
         "gap": float(gap.mean()),

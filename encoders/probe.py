@@ -75,9 +75,7 @@ def snr_curve(
     """
     generator = torch.Generator().manual_seed(seed)
     classes = bank.draw_classes(mixtures, generator)
-    ring = {int(c): i for i, c in enumerate(bank.filled)}
-    hop = torch.randint(1, len(bank.filled), (mixtures,), generator=generator)
-    others = bank.filled[(torch.tensor([ring[int(c)] for c in classes]) + hop) % len(bank.filled)]
+    others = bank.draw_others(classes, generator)
     first, second = (
         bank.segments(bank.draw_clips(c, generator).to(bank.samples.device), length, generator)
         for c in (classes, others)

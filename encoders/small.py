@@ -225,7 +225,7 @@ def half_precision(device: torch.device) -> bool:
     """Whether bf16 convolutions are native on `device`."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def convolve(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

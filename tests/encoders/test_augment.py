@@ -100,6 +100,7 @@ def test_speed_plays_clips_faster_and_slower(bank):
 
 def test_all_classes_are_drawn_before_one_comes_again(bank):
     assert sorted(bank.draw_classes(2, seeded()).tolist()) == [0, 1]
+    assert bank.draw_others(torch.tensor([0, 1, 1]), seeded()).tolist() == [1, 0, 0]
     clips = bank.draw_clips(torch.tensor([1, 1, 0, 1]), seeded())
     assert clips[2] == 1 and set(clips[[0, 1, 3]].tolist()) <= {0, 2}
 
