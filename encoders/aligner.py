@@ -39,7 +39,7 @@ class AlignConfig:
         seed: of everything drawn.
     """
 
-    steps: int = 360
+    steps: int = 280
     batch: int = 32
     crop_s: float = 3.072
     lr: float = 1e-3
