@@ -42,7 +42,7 @@ class AlignConfig:
     steps: int = 280
     batch: int = 32
     crop_s: float = 3.072
-    lr: float = 1e-3
+    lr: float = 2e-3
     text_lr: float = 1e-3
     weight_decay: float = 1e-2
     snr_db: float = 25.0
