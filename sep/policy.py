@@ -33,6 +33,13 @@ class BetaPolicy:
         drawn = self.distribution(proposal).sample((group,))
         return drawn.transpose(0, 1).clamp(_EDGE, 1 - _EDGE).contiguous()
 
+    def reparameterised(self, proposal: Tensor) -> Tensor:
+        """Draw one action for each entry (B, ...) with a gradient to the proposal: (B, 1, ...).
+
+        Torch's implicit reparameterisation of the Beta distribution (arXiv 1805.08498).
+        """
+        return self.distribution(proposal).rsample()[:, None].clamp(_EDGE, 1 - _EDGE)
+
     def log_prob(self, proposal: Tensor, action: Tensor) -> Tensor:
         """Log-density of actions (B, G, ...) under a proposal (B, ...), entry by entry."""
         alpha = (1 + self.kappa * proposal)[:, None]

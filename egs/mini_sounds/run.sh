@@ -63,7 +63,7 @@ align() {
 tune() {
   train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}"
   train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl"
+    "init=$exp/supervised/best" "match=$exp/rl" lr=3e-4 warmup=0.2
 }
 
 score() {

@@ -61,25 +61,26 @@ class Similarity:
         self.embed, self.fuse, self.margin, self.normalise = embed, fuse, margin, normalise
         self.window_s, self.hop_s = window_s, hop_s
 
-    @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
-        """Rewards (B, G), or (B, G, J) by window."""
-        group = rollout.estimates.shape[1]
-        own, other = rollout.query, rollout.other
-        if self.fuse:
-            clean = self._embed(rollout.target[:, None], rollout.sample_rate, 0.0)[:, 0, 0]
-            own = nn.functional.normalize(own + clean, dim=-1)
-        waves = [rollout.estimates]
+        """Rewards (B, G), or (B, G, J) by window; differentiable in the estimates."""
+        own, rate = rollout.query, rollout.sample_rate
+        with torch.no_grad():
+            if self.fuse:
+                clean = self._embed(rollout.target[:, None], rate, 0.0)[:, 0, 0]
+                own = nn.functional.normalize(own + clean, dim=-1)
+            anchor = own - self.margin * rollout.other  # cos is linear in the anchor
+        reward = self._cosine(rollout.estimates, anchor, rate)
         if self.normalise:
-            waves += [rollout.mixture[:, None], rollout.target[:, None]]
-        vectors = self._embed(torch.cat(waves, 1), rollout.sample_rate, self.window_s)
-        direction = own - self.margin * other  # cos is linear in the anchor
-        reward = torch.einsum("bgjd,bd->bgj", vectors, direction)
-        if self.normalise:
-            low, high = reward[:, group : group + 1], reward[:, group + 1 :]
+            with torch.no_grad():
+                ends = torch.stack([rollout.mixture, rollout.target], 1)
+                low, high = self._cosine(ends, anchor, rate).split(1, dim=1)
             reward = (reward - low) / (high - low).clamp(min=self.smallest_gap)
-        reward = reward[:, :group]
         return reward if self.window_s else reward[..., 0]
+
+    def _cosine(self, waves: Tensor, anchor: Tensor, sample_rate: int) -> Tensor:
+        """Product of anchors (B, D) with the embeddings of waves (B, G, N): (B, G, J)."""
+        vectors = self._embed(waves, sample_rate, self.window_s)
+        return torch.einsum("bgjd,bd->bgj", vectors, anchor)
 
     def _embed(self, waves: Tensor, sample_rate: int, window_s: float) -> Tensor:
         """Embed (B, G, N) as (B, G, J, D), J windows (1 for the whole)."""
@@ -96,12 +97,14 @@ class Similarity:
 class SiSdrGain:
     """SI-SDR improvement over the mixture in units of 10 dB, limited to +-3."""
 
-    @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
-        """Rewards (B, G); 0 where the ratio is not defined."""
-        before = si_sdr(rollout.mixture, rollout.target)[:, None]
-        after = si_sdr(rollout.estimates, rollout.target[:, None])
-        return ((after - before) / 10).nan_to_num(0.0).clamp(-3, 3).float()
+        """Rewards (B, G), differentiable in the estimates; 0 for a silent target or estimate."""
+        target = rollout.target[:, None]
+        before = si_sdr(rollout.mixture[:, None], target)
+        heard = rollout.estimates.detach().abs().amax(-1) > 0
+        safe = torch.where(heard[..., None], rollout.estimates, rollout.mixture[:, None])
+        gain = ((si_sdr(safe, target) - before) / 10).clamp(-3, 3)
+        return torch.where(heard & gain.isfinite(), gain, 0.0).float()
 
 
 class WeightedSum:
