@@ -65,6 +65,11 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def parts(corpus):
     """Fresh model, sampler, queries and validation with fixed seeds."""
+    return build_parts(corpus)
+
+
+def build_parts(corpus):
+    """Model, sampler, queries and validation of a corpus folder."""
     torch.manual_seed(0)
     data = kaldi.DataDir(corpus / "data")
     bank = ClipBank(data)

@@ -47,6 +47,16 @@ def test_samples_have_the_mean_of_the_beta_distribution():
     )
 
 
+def test_a_reparameterised_action_has_the_gradient_of_its_mean():
+    torch.manual_seed(0)
+    proposal = torch.full((20_000,), 0.4, requires_grad=True)
+    action = BetaPolicy(9.0).reparameterised(proposal)
+    assert action.shape == (20_000, 1)
+    action.mean().backward()
+    # the mean (1 + 9 P) / 11 has slope 9 / 11
+    assert proposal.grad.sum().item() == pytest.approx(9 / 11, abs=0.02)
+
+
 def test_entropy_has_the_known_values_and_peaks_in_the_middle():
     entropy = BetaPolicy(9.0).entropy(torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(entropy, torch.tensor([-1.40, -0.52, -1.40]), atol=0.01, rtol=0)

@@ -55,9 +55,13 @@ prepare() {
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
-align() {
-  run "$recipes/align.py" "${common[@]}" "${align_conf[@]}"
-  run "$recipes/judge.py" "${common[@]}" "${judge_conf[@]}"
+align() {  # side by side, as neither gains much from more than half of the cores
+  local half=$((($(nproc) + 1) / 2)) judge
+  run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
+  judge=$!
+  trap 'kill "$judge" 2>/dev/null || true' EXIT
+  run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
+  wait "$judge"
 }
 
 tune() {
@@ -67,8 +71,9 @@ tune() {
 }
 
 score() {
+  local words="${args[*]}"
   run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
-    "command='egs/mini_sounds/run.sh$(printf ' %q' "${args[@]}")'"
+    "command='egs/mini_sounds/run.sh${words:+ ${words//\'/}}'"
 }
 
 done=$exp/.done

@@ -140,6 +140,7 @@ def run(
                 )
             if main:
                 log.write(step, {f"train/{k}": v for k, v in losses.items()})
+                log.write(step, {"time/steps_per_s": 1 / max(time.monotonic() - begun, 1e-9)})
             if main and time.monotonic() - shown > 5:
                 shown = time.monotonic()
                 part = step / steps if steps else spent / seconds

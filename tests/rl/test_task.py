@@ -55,12 +55,13 @@ def test_every_diagnostic_is_logged(parts):
     teacher = copy.deepcopy(parts[0]).eval()
     task = make(
         parts, windows=windows, teacher=teacher, windowed=0.5, kl_teacher=0.1, anchor=1.0,
-        inner_epochs=2, **MIXTURE_GROUP,
+        pathwise=1.0, inner_epochs=2, **MIXTURE_GROUP,
     )  # fmt: skip
     values = task.train_step(0, 0.5)
     assert set(values) >= {
-        "reward", "reward/similarity", "reward/si_sdr", "reward/windows", "approx_kl",
-        "clip_fraction", "entropy", "ratio_min", "ratio_max", "advantage_spread", "dead_groups",
+        "reward", "reward/similarity", "reward/si_sdr", "reward/windows", "reward/pathwise",
+        "approx_kl", "clip_fraction", "entropy", "ratio_min", "ratio_max", "advantage_spread",
+        "dead_groups",
         "gradient_norm", "kl_old", "kl_teacher", "bce", "loss",
     }  # fmt: skip
 
@@ -69,6 +70,16 @@ def test_rewards_rise_when_only_the_reward_is_followed(parts):
     task = make(parts, inner_epochs=2, lr=5e-3, kappa=20.0, kl=0.0, **MIXTURE_GROUP)
     rewards = [task.train_step(step, 0.3)["reward/si_sdr"] for step in range(60)]
     assert sum(rewards[-15:]) / 15 > sum(rewards[:15]) / 15 + 0.05
+
+
+def test_the_pathwise_term_raises_the_reward_faster_than_scores_alone(parts):
+    def last_rewards(pathwise):
+        task = make(
+            copy.deepcopy(parts), lr=5e-3, kappa=20.0, kl=0.0, pathwise=pathwise, **MIXTURE_GROUP
+        )
+        return sum(task.train_step(step, 0.3)["reward"] for step in range(24)) / 24
+
+    assert last_rewards(1.0) > last_rewards(0.0) + 0.01
 
 
 def test_batch_norm_keeps_its_statistics(parts):

@@ -1,6 +1,11 @@
 """Training: it learns, resumes exactly, and stops with one line when a loss is not finite."""
 
 import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +64,36 @@ def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop):
         hub.from_pretrained(tmp_path / name / "last").state_dict() for name in ("whole", "killed")
     )
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+KILLED_RUN = """
+import sys, torch
+from pathlib import Path
+from experiment import build_parts
+from sep.train.loop import run
+from sep.train.supervised import SupervisedTask
+
+torch.set_num_threads(1)
+task = SupervisedTask(*build_parts(Path(sys.argv[1])))
+run(task, sys.argv[2], steps=40, valid_every=4, best_by="si_sdri")
+"""
+
+
+def test_a_run_killed_by_sigkill_goes_on_with_the_same_losses(corpus, tmp_path):
+    def start(name):
+        command = [sys.executable, "-c", KILLED_RUN, str(corpus), str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    process = start("killed")
+    while process.poll() is None and not (tmp_path / "killed" / "pictures" / "000012.png").exists():
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert len(losses(tmp_path / "killed")) < 40
+    assert start("killed").wait() == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
 def test_a_finished_run_does_nothing_more(parts, tmp_path):
