@@ -56,9 +56,9 @@ prepare() {
 }
 
 align() {  # side by side, as neither gains much from more than half of the cores
-  local half=$((($(nproc) + 1) / 2)) judge
+  local half=$((($(nproc) + 1) / 2))
   run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
-  judge=$!
+  judge=$!  # not local: the trap outlives this function
   trap 'kill "$judge" 2>/dev/null || true' EXIT
   run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
   wait "$judge"
