@@ -39,7 +39,7 @@ class AlignConfig:
         seed: of everything drawn.
     """
 
-    steps: int = 280
+    steps: int = 210
     batch: int = 32
     crop_s: float = 3.072
     lr: float = 2e-3
