@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Query-based separation of real recordings, from download to a table of scores.
-#   ./run.sh                                  everything, under 15 minutes on 2 CPU cores
+#   ./run.sh                                  everything, about 15 minutes on 2 CPU cores
 #   ./run.sh --sounds ~/my_sounds --tag mine  your own recordings, one folder a class
 #   ./run.sh --tag main --stage 5             RL, separation and scores again
 set -euo pipefail
