@@ -205,7 +205,13 @@ def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
     command = [sys.executable, "-m", "sep.cli", "separate", "long.wav", "--text", "a bell"]
     root = Path(cli.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup, &
+    )
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

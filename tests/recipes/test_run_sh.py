@@ -155,7 +155,13 @@ def test_a_failed_stage_names_its_log_and_how_to_go_on(toy):
 
 def test_ctrl_c_leaves_no_marker_and_the_next_run_goes_on(toy):
     command = ["bash", str(toy / "run.sh"), "--slow"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup, &
+    )
     log = toy / "exp/main/log/1.log"
     for _ in range(200):
         if log.exists() and "waiting" in log.read_text():
