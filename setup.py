@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+IMAGEBIND = ["imagebind-unofficial>=0.1.1", "einops>=0.8"]  # einops it needs and does not name
+CLAP = ["transformers>=4.50"]
+
 setup(
     name="sep-toolkit",
     version="0.1.0",
@@ -34,7 +37,11 @@ setup(
         "pillow>=10",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "transformers>=4.50"],
+        "imagebind": IMAGEBIND,
+        "clap": CLAP,
+        # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
+        "dev": ["pytest>=8", "ruff>=0.9", *CLAP]
+        + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},
 )

@@ -22,12 +22,14 @@ class Encoder(ABC):
         name: name in the registry.
         dim: D.
         sample_rate: rate in Hz that the audio tower works at; other rates are resampled.
+        window: samples at that rate that the audio tower takes at once.
         licence: licence of the weights in one line.
     """
 
     name: str
     dim: int
     sample_rate: int
+    window: int
     licence: str
 
     @property

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, normalize
 
 from encoders.base import EncoderError, check_wave
+from encoders.checkpoint import load_weights, read_config, save_folder
 from encoders.preprocess import LogMel, resample, windows
-from encoders.registry import read_config
-from encoders.small import load_weights, save_folder
 
 
 class JudgeNet(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from encoders.bank import ClipBank
 from encoders.base import EncoderError
 from encoders.judge import Judge
-from encoders.small import half_precision
+from encoders.precision import half_precision
 
 
 @dataclass

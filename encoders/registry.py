@@ -1,13 +1,17 @@
 """Encoders by name."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from encoders.base import Encoder, EncoderError
+from encoders.checkpoint import read_config
 
-KNOWN = {"small": "encoders.small:SmallEncoder"}
+KNOWN = {
+    "small": "encoders.small:SmallEncoder",
+    "imagebind": "encoders.imagebind:ImageBindEncoder",
+    "clap": "encoders.clap:ClapEncoder",
+}
 
 
 def get(
@@ -37,20 +41,5 @@ def get(
 
 def load(folder: str | Path, device: str = "cpu") -> Encoder:
     """Load the encoder saved in `folder`, whichever it is; raises EncoderError."""
-    return get(read_config(folder).get("name", "?"), weights=folder, device=device)
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """Read `config.json` of a saved encoder or judge; raises EncoderError."""
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EncoderError(
-            f"{path} does not exist; give a folder that an alignment has written"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON ({error}); write it anew") from None
-    if not isinstance(config, dict):
-        raise EncoderError(f"{path} must hold a JSON object; write it anew")
-    return config
+    config = read_config(folder)
+    return get(config.get("name", config.get("model_type", "?")), weights=folder, device=device)

@@ -168,6 +168,13 @@ def test_folders_that_hold_no_encoder_are_refused(small, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"name": "small", **small.config}))
     with pytest.raises(EncoderError, match=r"model\.safetensors does not exist"):
         encoders.load(tmp_path)
-    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(EncoderError, match="does not fit"):
+    weights = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, weights)
+    with pytest.raises(EncoderError, match=r"has no tensor \S+; it holds another network"):
+        encoders.load(tmp_path)
+    save_file({**small.state_dict(), "x": torch.zeros(1)}, weights)
+    with pytest.raises(EncoderError, match="tensor x belongs to another network"):
+        encoders.load(tmp_path)
+    weights.write_bytes(b"cut short")
+    with pytest.raises(EncoderError, match="is damaged"):
         encoders.load(tmp_path)
