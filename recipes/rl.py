@@ -25,7 +25,7 @@ def tune(cfg: DictConfig) -> None:
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     model = hub.from_pretrained(cfg.init, setup.device)
-    policy = PolicyOptions(**rl["options"], target=cfg.target, mixed=cfg.mixed)
+    policy = PolicyOptions(**rl["options"], target=cfg.target, si_sdr=cfg.si_sdr, mixed=cfg.mixed)
     embed = setup.encoder.embed_audio
     parts = {"similarity": Similarity(embed, **rl["similarity"]), "si_sdr": SiSdrGain()}
     reward = WeightedSum({k: (rl["reward"][k], part) for k, part in parts.items()})
@@ -54,7 +54,7 @@ def tune(cfg: DictConfig) -> None:
         folder,
         steps=cfg.steps,
         valid_every=cfg.valid_every,
-        best_by="similarity",
+        best_by=cfg.best_by,
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": str(cfg.init), "rl": rl},
         say=say,

@@ -56,6 +56,10 @@ class BetaPolicy:
         """KL(policy at `proposal` || policy at `other`) in nats, entry by entry."""
         return kl_divergence(self.distribution(proposal), self.distribution(other))
 
+    def mean(self, proposal: Tensor) -> Tensor:
+        """Mean action at each entry, (1 + kappa P) / (2 + kappa): nearer to 1/2 than the mode."""
+        return (1 + self.kappa * proposal) / (2 + self.kappa)
+
     @staticmethod
     def mode(proposal: Tensor) -> Tensor:
         """The most likely action, the proposal itself."""

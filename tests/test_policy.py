@@ -69,6 +69,11 @@ def test_kl_is_zero_only_at_the_same_proposal():
     assert policy.kl(same, other).item() > 0.05
 
 
+def test_the_mean_is_nearer_to_one_half_than_the_mode():
+    mean = BetaPolicy(9.0).mean(torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(mean, torch.tensor([1 / 11, 0.5, 10 / 11]))
+
+
 def test_kappa_must_be_positive():
     with pytest.raises(ValueError, match="kappa"):
         BetaPolicy(0.0)

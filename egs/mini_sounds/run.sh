@@ -64,10 +64,10 @@ align() {  # side by side, as neither gains much from more than half of the core
   wait "$judge"
 }
 
-tune() {
-  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}"
+tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
+  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
   train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl" lr=3e-4 warmup=0.2
+    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null
 }
 
 score() {

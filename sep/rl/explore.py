@@ -11,7 +11,7 @@ class BinExploration:
         """Mask logits (B, H, T) to the policy's proposal (B, H, T)."""
         return torch.sigmoid(logits)
 
-    def masks(self, logits: Tensor, proposal: Tensor, action: Tensor) -> Tensor:
+    def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
         """Actions (B, G, H, T) to masks (B, G, H, T)."""
         return action
 
@@ -24,9 +24,11 @@ class TileExploration:
     """One Beta action for each tile of bins, added to the mask logits as a smooth offset.
 
     The proposal of a tile is the sigmoid of its mean logit, weighted by bin weight; an action Z
-    shifts the logits by logit Z - logit P, interpolated bilinearly between tile centres, so that
-    Z = P leaves the mask as it was. The action space has exact Beta densities and is smaller by
-    the tile's size, which is what makes the score-function gradient informative.
+    shifts the logits by logit Z - logit E[Z], interpolated bilinearly between tile centres. The
+    mean mask is then the mask itself. The Beta policy's mean lies nearer to 1/2 than its mode, the
+    mask of inference: a shift by logit Z - logit P leaks on average, and a policy trained with it
+    learns to suppress too much. The action space has exact Beta densities and is smaller by the
+    tile's size, which is what makes the score-function gradient informative.
 
     Args:
         tile: (rows, frames) of a tile; H and T must be multiples of them.
@@ -42,9 +44,18 @@ class TileExploration:
             raise ValueError(f"mask {tuple(logits.shape[-2:])} is no multiple of tile {self.tile}")
         return torch.sigmoid(self.pool(logits * weight) / self.pool(weight))
 
-    def masks(self, logits: Tensor, proposal: Tensor, action: Tensor) -> Tensor:
-        """Actions (B, G, h, t) drawn at `proposal` (B, h, t) of `logits`, to masks (B, G, H, T)."""
-        shift = torch.logit(action) - torch.logit(proposal, eps=1e-6)[:, None]
+    def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
+        """Actions to masks.
+
+        Args:
+            logits: (B, H, T).
+            mean: (B, h, t) mean of the policy that the actions come from (`BetaPolicy.mean`).
+            action: (B, G, h, t).
+
+        Returns:
+            (B, G, H, T).
+        """
+        shift = torch.logit(action) - torch.logit(mean)[:, None]
         shift = nn.functional.interpolate(
             shift.clamp(-self.limit, self.limit),
             size=logits.shape[-2:],

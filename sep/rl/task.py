@@ -16,7 +16,7 @@ from sep.rl.ppo import clipped_surrogate
 from sep.rl.reward import Rollout, Similarity, WeightedSum
 from sep.train import distributed
 from sep.train.batch import Batch, draw_batch
-from sep.train.losses import bin_weight, target_masks, weighted_bce
+from sep.train.losses import bin_weight, separation_loss
 from sep.train.supervised import learning_rate
 from sep.train.validation import Validation
 
@@ -32,7 +32,7 @@ class PolicyOptions:
             an EMA baseline and the whole batch (MARS-Sep).
         ema_decay: of that baseline.
         inner_epochs: updates a rollout.
-        clip: eps of the clipped surrogate.
+        clip: eps of the clipped surrogate; surrogate: its weight.
         ratio: `bin` or `mean`.
         entropy: weight of the entropy bonus; kl: of KL(new || old); kl_teacher: of
             KL(new || supervised teacher).
@@ -42,7 +42,7 @@ class PolicyOptions:
         windowed: part of the advantage that comes from windowed credit.
         anchor: weight of the supervised loss on all sources of the same mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
-        target, mixed: of the supervised loss and the queries, as in `SupervisedTask`.
+        target, si_sdr, mixed: of the supervised loss and the queries, as in `SupervisedTask`.
     """
 
     kappa: float = 9.0
@@ -51,6 +51,7 @@ class PolicyOptions:
     ema_decay: float = 0.92
     inner_epochs: int = 1
     clip: float = 0.2
+    surrogate: float = 1.0
     ratio: str = "bin"
     entropy: float = 0.1
     kl: float = 0.01
@@ -63,6 +64,7 @@ class PolicyOptions:
     warmup: float = 0.05
     grad_clip: float = 1.0
     target: str = "ratio"
+    si_sdr: float = 0.0
     mixed: float = 0.5
 
     def __post_init__(self):
@@ -128,7 +130,8 @@ class PolicyTask:
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
         action = self.policy.sample(old_proposal, options.group_size)
-        advantage, values = self.score(batch, self.explore.masks(old, old_proposal, action))
+        masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
+        advantage, values = self.score(batch, masks)
         old_log_prob = self.policy.log_prob(old_proposal, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
@@ -224,22 +227,23 @@ class PolicyTask:
         entropy = self.policy.entropy(proposal).mean()
         kl = self.policy.kl(proposal, old_proposal).mean()
         values |= {"entropy": entropy.detach(), "kl_old": kl.detach()}
-        loss = loss - options.entropy * entropy + options.kl * kl
+        loss = options.surrogate * loss - options.entropy * entropy + options.kl * kl
         if teacher is not None:
             drift = self.policy.kl(proposal, teacher).mean()
             values["kl_teacher"] = drift.detach()
             loss = loss + options.kl_teacher * drift
         if options.pathwise:
             action = self.policy.reparameterised(proposal)
-            masks = self.explore.masks(logits[:, 0], proposal, action)
+            masks = self.explore.masks(logits[:, 0], self.policy.mean(proposal), action)
             reached = self.reward(self.listen(batch, masks))[0].mean()
             values["reward/pathwise"] = reached.detach()
             loss = loss - options.pathwise * reached
         if options.anchor:
-            target = target_masks(batch.warped, batch.mixture, options.target)
-            bce, supervised = weighted_bce(logits, target, weight)
+            anchor, supervised = separation_loss(
+                logits, batch, self.model.spectrogram, options.target, options.si_sdr
+            )
             values |= supervised
-            loss = loss + options.anchor * bce
+            loss = loss + options.anchor * anchor
         return loss, values
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ def run(
     steps: int = 0,
     seconds: float = 0.0,
     valid_every: int,
-    best_by: str,
+    best_by: str | None,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
     say=print,
@@ -67,7 +67,7 @@ def run(
         steps: stop after so many, or 0.
         seconds: stop after so long, or 0.
         valid_every: steps between validations; each also writes the checkpoints.
-        best_by: validation value whose maximum names the best checkpoint.
+        best_by: validation value whose maximum names the best checkpoint; None takes the last.
         encoder: query encoder folder copied into the model folders.
         provenance: kept in the model folders' config.
         say: prints a line.
@@ -103,8 +103,8 @@ def run(
         task.picture(folder / "pictures" / f"{step:06d}.png")
         kept = {**(provenance or {}), "step": step, "train_seconds": round(spent, 1), **values}
         hub.save_pretrained(task.model, folder / "last", encoder, kept)
-        if values[best_by] > best:
-            best = values[best_by]
+        if best_by is None or values[best_by] > best:
+            best = values[best_by] if best_by else best
             hub.save_pretrained(task.model, folder / "best", encoder, kept)
         log.flush()
         write_state(
@@ -120,7 +120,7 @@ def run(
             },
         )
         shown = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
-        say(f"step {step}: {shown}  (best {best_by} {best:.3f})")
+        say(f"step {step}: {shown}" + (f"  (best {best_by} {best:.3f})" if best_by else ""))
 
     try:
         if step == 0:

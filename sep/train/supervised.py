@@ -1,4 +1,4 @@
-"""Supervised training of the separator by weighted binary cross-entropy of its masks."""
+"""Supervised training of the separator: cross-entropy of its masks and SI-SDR of its sounds."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from sep.data.bank import MixtureSampler, QueryBank
 from sep.model import QueryNet
 from sep.train import distributed
 from sep.train.batch import draw_batch
-from sep.train.losses import bin_weight, target_masks, weighted_bce
+from sep.train.losses import separation_loss
 from sep.train.validation import Validation
 
 
@@ -32,7 +32,7 @@ class SupervisedTask:
         validation: fixed mixtures.
         lr: peak learning rate of AdamW; weight_decay: its decay.
         warmup: part of the run in which the rate rises.
-        target: `binary` or `ratio` masks.
+        target: `binary` or `ratio` masks; si_sdr: weight of the waveform term (`separation_loss`).
         mixed: probability of query mix-up.
         grad_clip: largest gradient norm.
         train_norm: batch statistics in training; off to keep the running ones, as when a trained
@@ -50,12 +50,14 @@ class SupervisedTask:
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         target: str = "ratio",
+        si_sdr: float = 0.0,
         mixed: float = 0.5,
         grad_clip: float = 5.0,
         train_norm: bool = True,
     ):
         self.model, self.sampler, self.queries = model, sampler, queries
-        self.validation, self.target, self.mixed = validation, target, mixed
+        self.validation, self.mixed = validation, mixed
+        self.target, self.si_sdr = target, si_sdr
         self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
         self.optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
         model.train(train_norm)
@@ -65,10 +67,10 @@ class SupervisedTask:
         lr = learning_rate(self.lr, progress, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = draw_batch(self.sampler, self.queries, self.model.spectrogram, step, self.mixed)
+        grid = self.model.spectrogram
+        batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed)
         logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
-        target = target_masks(batch.warped, batch.mixture, self.target)
-        loss, values = weighted_bce(logits, target, bin_weight(batch.mixture))
+        loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.model)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from sep.policy import BetaPolicy
 from sep.rl.explore import BinExploration, TileExploration
 
 
-def test_an_action_at_the_proposal_leaves_the_mask_as_it_was():
+def test_the_mean_action_leaves_the_mask_as_it_was():
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     explore, weight = TileExploration((4, 8)), torch.ones(2, 16, 16)
     proposal = explore.proposal(logits, weight)
@@ -31,6 +32,18 @@ def test_a_higher_action_raises_the_mask_around_its_tile_only():
     change = explore.masks(logits, proposal, action)[0, 0] - 0.5
     assert change[:4, :4].min() > 0.3
     assert change[16:, 16:].abs().max() == 0
+
+
+def test_sampled_masks_neither_leak_nor_suppress_on_average():
+    torch.manual_seed(0)
+    policy, explore = BetaPolicy(40.0), TileExploration((8, 8), limit=99.0)
+    for logit in (-6.0, 0.0, 2.0):
+        logits = torch.full((1, 16, 16), logit)
+        proposal = explore.proposal(logits, torch.ones(1, 16, 16))
+        action = policy.sample(proposal, 4000)
+        masks = explore.masks(logits, policy.mean(proposal), action)
+        # tile corners: elsewhere the mean of several tiles' shifts is added
+        assert masks[..., 0, 0].mean().item() == pytest.approx(proposal[0, 0, 0].item(), rel=0.03)
 
 
 def test_a_mask_that_tiles_do_not_fit_is_refused():

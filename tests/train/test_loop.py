@@ -35,6 +35,14 @@ def test_supervised_training_lowers_the_validation_loss(parts, tmp_path):
     assert best["si_sdri"] >= after["si_sdri"]
 
 
+def test_without_a_value_to_choose_by_the_last_model_is_the_best(parts, tmp_path):
+    task = SupervisedTask(*parts)
+    scores = iter([3.0, 2.0, 1.0, 0.0])
+    task.validate = lambda: {"si_sdri": next(scores)}
+    run(task, tmp_path, **SETTINGS | {"best_by": None})
+    assert hub.read_config(tmp_path / "best")["provenance"]["step"] == 12
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the run's own code may catch it."""
 
