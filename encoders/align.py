@@ -78,3 +78,34 @@ def soft_nce(logits: Tensor, affinity: Tensor) -> Tensor:
     # A column counts by the mass it has, at most one, so that a trace of a class stays a trace.
     weight = mass.clamp(max=1)
     return (loss_rows + (per_column * weight).sum() / weight.sum()) / 2
+
+
+def triplet(
+    anchor: Tensor,
+    positive: Tensor,
+    anchor_labels: Tensor,
+    positive_labels: Tensor,
+    margin: float = 0.2,
+) -> Tensor:
+    """Triplet loss on cosines with the hardest negative of the batch.
+
+    loss = mean_i max(0, margin - cos(a_i, p_i) + max_j cos(a_i, p_j)), j of another class.
+
+    Args:
+        anchor: (B, D) unit vectors.
+        positive: (B, D), row i belonging to row i of `anchor`.
+        anchor_labels, positive_labels: (B,) class indices.
+        margin: by which a pair should be closer than any other.
+
+    Returns:
+        Scalar; rows without a negative count as 0.
+    """
+    cosine = anchor @ positive.T
+    same = anchor_labels[:, None] == positive_labels[None, :]
+    hardest = cosine.masked_fill(same, -math.inf).amax(1)
+    return (margin - cosine.diagonal() + hardest).clamp(min=0).mean()
+
+
+def consistency(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of 1 - cos between two views (B, D) of the same sounds, unit vectors."""
+    return (1 - (a * b).sum(-1)).mean()

@@ -1,4 +1,10 @@
-"""One alignment step of the small encoder, on clips in memory.
+"""Progressive alignment of the small encoder, on clips in memory: three stages of one kind of step.
+
+Stage "text" aims sounds at texts, stage "audio" sounds at sounds of their class, stage "image"
+sounds at pictures, each beside part of the losses before it (MARS-Sep, arXiv 2510.10509). Mixtures
+of two, with labels graded by their SNR, are in every batch: a judge of separation has to hear
+leakage. MARS-Sep trains projection heads only; this audio tower starts from pictures and is trained
+whole.
 
 Shapes: B batch, C class, D embedding, N samples, H mel bin, T frame.
 """
@@ -9,9 +15,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from encoders.align import info_nce, soft_labels, soft_nce
+from encoders.align import consistency, info_nce, soft_labels, soft_nce, triplet
 from encoders.augment import add_noise, mix, stripes
 from encoders.bank import ClipBank
 from encoders.base import EncoderError
@@ -19,44 +26,87 @@ from encoders.small import SmallEncoder
 
 
 @dataclass
-class AlignConfig:
-    """Settings of the alignment.
+class Stage:
+    """One stage: how long, how fast, and the weight of each loss.
 
     Attributes:
-        steps: optimiser steps.
-        batch: segments a step; half of them are mixtures of two, half pairs of one class.
-        crop_s: length of the segments; shorter than the encoder's window saves time.
+        name: of the stage.
+        steps: optimiser steps; 0 leaves the stage out.
         lr: peak learning rate of the audio tower and the image head (one cycle).
-        text_lr: peak learning rate of the text head.
+        text_lr: peak learning rate of the text head; 0 keeps it as it is.
+        text: audio-text InfoNCE over all classes, graded for mixtures.
+        audio: audio-audio InfoNCE over pairs of a class.
+        triplet: audio-audio triplet loss over the same pairs.
+        consistency: 1 - cos between two cuts of one recording.
+        image: InfoNCE of pictures to texts and of sounds to pictures.
+        image_triplet: triplet loss of sounds and pictures.
+        anchor: InfoNCE of sounds to the fused anchor of a sound, a text and a picture.
+        margin: of the triplet losses.
+    """
+
+    name: str
+    steps: int = 100
+    lr: float = 2e-3
+    text_lr: float = 0.0
+    text: float = 1.0
+    audio: float = 0.0
+    triplet: float = 0.0
+    consistency: float = 0.0
+    image: float = 0.0
+    image_triplet: float = 0.0
+    anchor: float = 0.0
+    margin: float = 0.2
+
+
+@dataclass
+class AlignConfig:
+    """Settings that all stages share.
+
+    Attributes:
+        batch: segments a step; a quarter are pairs of a class with another quarter, the rest
+            mixtures of two, of which half give way to second cuts where a stage compares those.
+        crop_s: length of the segments; shorter than the encoder's window saves time.
         weight_decay: of AdamW.
         snr_db: mixtures have an SNR between minus and plus this.
         slope: log odds of the soft labels per dB.
         masked: share of the mixtures that pass a separator-like mask.
         speed: segments are played faster or slower by a factor of up to exp(speed).
         stripes: largest share of an axis that one SpecAugment band covers.
-        audio_weight: weight of the audio-audio loss.
-        image_weight: weight of the image losses.
         seed: of everything drawn.
     """
 
-    steps: int = 210
     batch: int = 32
     crop_s: float = 3.072
-    lr: float = 2e-3
-    text_lr: float = 1e-3
     weight_decay: float = 1e-2
     snr_db: float = 25.0
     slope: float = 0.15
     masked: float = 0.5
     speed: float = 0.2
     stripes: float = 0.1
-    audio_weight: float = 0.5
-    image_weight: float = 0.5
     seed: int = 0
 
 
+@dataclass
+class Batch:
+    """Segments of a step.
+
+    Attributes:
+        patch: (B, H, T) log-mel patches.
+        labels: (B, C) soft labels.
+        first: (B,) class of the louder or only source.
+        pairs: P; rows 0..P-1 and P..2P-1 are lone sounds of the same classes.
+        views: V; rows 2P..2P+V-1 are other cuts of the recordings of rows 0..V-1.
+    """
+
+    patch: Tensor
+    labels: Tensor
+    first: Tensor
+    pairs: int
+    views: int
+
+
 class Aligner:
-    """Draws batches and updates the encoder; call `step` `config.steps` times.
+    """Draws batches and updates the encoder: `begin` a stage, then `step` as often as it says.
 
     Args:
         encoder: trained in place; its text space should be centred (`fit_text`) before.
@@ -90,57 +140,90 @@ class Aligner:
         self.text_count, self.text_start = counts, counts.cumsum(0) - counts
         self.generator = torch.Generator().manual_seed(config.seed)
         torch.manual_seed(config.seed)
+        self.stage = Stage("none", steps=0)
+
+    def begin(self, stage: Stage) -> None:
+        """Start a stage: its losses, and a new optimiser and cycle for what it moves."""
+        encoder, config = self.encoder, self.config
+        self.stage = stage
         encoder.requires_grad_(True)
-        slow = [*encoder.text_head.parameters()]
-        plain = [encoder.logit_scale]
-        known = {id(p) for p in slow + plain}
-        fast = [p for p in encoder.parameters() if id(p) not in known]
+        encoder.text_head.requires_grad_(stage.text_lr > 0)
+        encoder.image_head.requires_grad_(stage.image > 0)
+        encoder.anchor.requires_grad_(stage.anchor > 0)
+        fast = [*encoder.audio.parameters(), *encoder.image_head.parameters()]
         groups = [
             {"params": fast, "weight_decay": config.weight_decay},
-            {"params": slow, "weight_decay": 0.0},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": [*encoder.text_head.parameters()], "weight_decay": 0.0},
+            {"params": [encoder.logit_scale, *encoder.anchor.parameters()], "weight_decay": 0.0},
         ]
-        peaks = [config.lr, config.text_lr, config.lr]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr)
+        peaks = [stage.lr, max(stage.text_lr, 1e-12), stage.lr]
+        self.optimizer = torch.optim.AdamW(groups, lr=stage.lr)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, peaks, total_steps=config.steps, pct_start=0.2
+            self.optimizer, peaks, total_steps=stage.steps, pct_start=0.2
         )
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Draw a batch.
-
-        Returns:
-            Log-mel patches (B, H, T), soft labels (B, C), classes of the first source (B,), and
-            the number of pairs P: rows 0..P-1 and P..2P-1 are lone sounds of the same classes.
-        """
+    def batch(self) -> Batch:
+        """Draw the segments of a step."""
         config, bank, generator = self.config, self.bank, self.generator
         pairs = config.batch // 4
-        mixtures = config.batch - 2 * pairs
+        views = pairs if self.stage.consistency else 0
+        mixtures = config.batch - 2 * pairs - views
         lone = bank.draw_classes(pairs, generator)
         mixed = bank.draw_classes(mixtures, generator)
-        first = torch.cat([lone, lone, mixed])
+        first = torch.cat([lone, lone, lone[:views], mixed])
         second = bank.draw_others(first, generator)
+        clips = [bank.draw_clips(c, generator) for c in (first, second)]
+        clips[0][2 * pairs : 2 * pairs + views] = clips[0][:views]
         snr_db = (2 * torch.rand(len(first), generator=generator) - 1) * config.snr_db
-        snr_db[: 2 * pairs] = math.inf
+        snr_db[: 2 * pairs + views] = math.inf
         front, length = self.encoder.audio.log_mel, round(config.crop_s * self.encoder.sample_rate)
+        device = self.encoder.device
         spectra = [
             front.spectrum(
-                bank.segments(
-                    bank.draw_clips(c, generator).to(bank.samples.device),
-                    length,
-                    generator,
-                    config.speed,
-                ).to(self.encoder.device)
+                bank.segments(index.to(bank.samples.device), length, generator, config.speed).to(
+                    device
+                )
             )
-            for c in (first, second)
+            for index in clips
         ]
-        device = self.encoder.device
         mixture, snr_db = mix(*spectra, snr_db.to(device), generator, config.masked)
         patch = front.patch(add_noise(mixture, generator))
         patch = patch * stripes(patch.shape, generator, config.stripes).to(device)
         first, second = first.to(device), second.to(device)
         labels = soft_labels(first, second, snr_db, len(bank.classes), config.slope)
-        return patch, labels, first, pairs
+        return Batch(patch, labels, first, pairs, views)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted losses of the present stage, by name."""
+        encoder, stage, pairs = self.encoder, self.stage, batch.pairs
+        audio = normalize(encoder.audio.embed_patch(batch.patch), dim=-1)  # (B, D)
+        pick = (torch.rand(len(self.text_count), generator=self.generator) * self.text_count).long()
+        text = encoder.project_text(self.text_features[self.text_start + pick])  # (C, D)
+        scale = encoder.logit_scale.exp().clamp(max=100)
+        a, b, lone = audio[:pairs], audio[pairs : 2 * pairs], batch.first[:pairs]
+        parts = {"text": stage.text * soft_nce(scale * audio @ text.T, batch.labels)}
+        if stage.audio:
+            parts["audio"] = stage.audio * info_nce(a, b, lone, scale)
+        if stage.triplet:
+            parts["triplet"] = stage.triplet * triplet(a, b, lone, lone, stage.margin)
+        if stage.consistency:
+            again = audio[2 * pairs : 2 * pairs + batch.views]
+            parts["consistency"] = stage.consistency * consistency(audio[: batch.views], again)
+        pictures = None
+        if stage.image and self.images is not None:
+            pictures = image, classes = self._pictures()
+            parts["image"] = stage.image * self._image_loss(
+                audio, text, image, classes, batch.labels, scale
+            )
+            if stage.image_triplet:
+                row, column = self._pictured(lone, classes)
+                if len(row):
+                    parts["image_triplet"] = stage.image_triplet * triplet(
+                        a[row], image[column], lone[row], classes[column], stage.margin
+                    )
+        if stage.anchor:
+            parts["anchor"] = stage.anchor * self._anchor_loss(a, b, text, pictures, lone, scale)
+        return parts
 
     def step(self) -> dict[str, float]:
         """Take one optimiser step; returns its losses, temperature and gradient norm.
@@ -148,18 +231,9 @@ class Aligner:
         Raises:
             EncoderError: the loss is not finite.
         """
-        encoder, config = self.encoder, self.config
-        patch, labels, first, pairs = self.batch()
+        encoder = self.encoder
         encoder.train()
-        audio = torch.nn.functional.normalize(encoder.audio.embed_patch(patch), dim=-1)  # (B, D)
-        pick = (torch.rand(len(self.text_count), generator=self.generator) * self.text_count).long()
-        text = encoder.project_text(self.text_features[self.text_start + pick])  # (C, D)
-        scale = encoder.logit_scale.exp().clamp(max=100)
-        parts = {"text": soft_nce(scale * audio @ text.T, labels)}
-        a, b = audio[:pairs], audio[pairs : 2 * pairs]
-        parts["audio"] = config.audio_weight * info_nce(a, b, first[:pairs], scale)
-        if self.images is not None:
-            parts["image"] = config.image_weight * self._image_loss(audio, text, labels, scale)
+        parts = self.losses(self.batch())
         loss = sum(parts.values())
         if not torch.isfinite(loss):
             raise EncoderError("the alignment loss is not finite; lower `lr`")
@@ -172,27 +246,67 @@ class Aligner:
         return {
             "loss": float(loss.detach()),
             **row,
-            "scale": float(scale.detach()),
+            "scale": float(encoder.logit_scale.detach().exp()),
             "grad_norm": float(norm),
             "lr": self.schedule.get_last_lr()[0],
         }
 
-    def _image_loss(self, audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-        """Images to the texts of their class, and sounds to one image of each class."""
+    def _pictures(self) -> tuple[Tensor, Tensor]:
+        """Embeddings (M, D) of up to 128 random pictures, and their classes (M,)."""
         features, probabilities, image_class = self.images
         order = torch.randperm(len(image_class), generator=self.generator)[:128]
         order = order.to(image_class.device)
         image = self.encoder.project_image(features[order], probabilities[order])
-        classes = image_class[order].to(audio.device)
+        return image, image_class[order]
+
+    def _pictured(self, wanted: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of `wanted` (B,) whose class is among `classes` (M,), and one picture of each."""
+        same = wanted[:, None] == classes[None, :]
+        row = torch.nonzero(same.any(1))[:, 0]
+        return row, same[row].float().argmax(1)
+
+    def _image_loss(
+        self,
+        audio: Tensor,
+        text: Tensor,
+        image: Tensor,
+        classes: Tensor,
+        labels: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """Pictures to the texts of their class, and sounds to one picture of each class."""
         onto_text = torch.nn.functional.cross_entropy(scale * image @ text.T, classes)
-        column = torch.full((len(text),), -1, device=audio.device)
-        column[classes] = torch.arange(len(classes), device=audio.device)  # one image a class
-        pictured = column >= 0
-        rows = labels[:, ~pictured].sum(1) < 1e-3
+        pictured, column = self._pictured(torch.arange(len(text), device=audio.device), classes)
+        bare = torch.ones(len(text), dtype=torch.bool, device=audio.device)
+        bare[pictured] = False
+        rows = labels[:, bare].sum(1) < 1e-3  # sounds of which no class lacks a picture
         if int(rows.sum()) < 2:
             return onto_text
-        logits = scale * audio[rows] @ image[column[pictured]].T
+        logits = scale * audio[rows] @ image[column].T
         return onto_text + soft_nce(logits, labels[rows][:, pictured])
+
+    def _anchor_loss(
+        self,
+        audio: Tensor,
+        other: Tensor,
+        text: Tensor,
+        pictures: tuple[Tensor, Tensor] | None,
+        classes: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """Sounds (P, D) to anchors of another recording, a text and a picture, some left out."""
+        given = {"audio": other.detach(), "text": text[classes]}
+        left_out = int(torch.randint(3, (), generator=self.generator))
+        if left_out < 2:
+            del given[("audio", "text")[left_out]]
+        row = torch.arange(len(classes), device=audio.device)
+        if pictures is not None and torch.rand((), generator=self.generator) < 0.5:
+            found, column = self._pictured(classes, pictures[1])
+            if len(found) > 1:
+                row, given["image"] = found, pictures[0][column]
+                given |= {kind: given[kind][row] for kind in given if kind != "image"}
+        anchor = self.encoder.anchor(**given)
+        return info_nce(audio[row], anchor, classes[row], scale)
 
     @torch.no_grad()
     def settle(self, batches: int = 12) -> SmallEncoder:
@@ -209,7 +323,7 @@ class Aligner:
             norm.momentum = None  # average over all batches alike
         self.encoder.train()
         for _ in range(batches):
-            self.encoder.audio.embed_patch(self.batch()[0])
+            self.encoder.audio.embed_patch(self.batch().patch)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         self.generator.set_state(state)  # training goes on as if this had not happened

@@ -29,22 +29,42 @@ def zero_shot(audio: Tensor, text: Tensor, label: Tensor) -> float:
     return float(((audio @ text.T).argmax(1) == label.to(audio.device)).float().mean())
 
 
-def recall_at_1(
-    audio: Tensor, captions: Tensor, caption_label: Sequence[int], label: Tensor
-) -> float:
-    """Share of the sounds (n, D) whose nearest distinct caption (m, D) is of their class."""
-    nearest = (audio @ captions.T).argmax(1)
-    found = torch.as_tensor(caption_label, device=audio.device)[nearest]
-    return float((found == label.to(audio.device)).float().mean())
+def recall(
+    queries: Tensor,
+    gallery: Tensor,
+    query_label: Tensor,
+    gallery_label: Tensor,
+    ks: Sequence[int] = (1,),
+) -> list[float]:
+    """R@k by class: share of the queries with an item of their class among the k nearest.
+
+    Args:
+        queries: (n, D) unit vectors; gallery: (m, D). Where both are the same tensor, an item does
+            not find itself.
+        query_label: (n,) class indices; gallery_label: (m,).
+        ks: sizes k.
+
+    Returns:
+        One value a k, over the queries that have anything to find; NaN where none has.
+    """
+    query_label, gallery_label = (x.to(queries.device) for x in (query_label, gallery_label))
+    similarity = queries @ gallery.T
+    relevant = query_label[:, None] == gallery_label[None, :]
+    if queries is gallery:
+        similarity.fill_diagonal_(-2)
+        relevant.fill_diagonal_(False)
+    searched = relevant.any(1)
+    if not bool(searched.any()):
+        return [float("nan")] * len(ks)
+    order = similarity[searched].argsort(1, descending=True)
+    hit = relevant[searched].gather(1, order)
+    return [float(hit[:, :k].any(1).float().mean()) for k in ks]
 
 
-def same_class_recall(audio: Tensor, label: Tensor) -> float:
-    """Share of the sounds whose nearest other sound is of their class, where there is one."""
-    label = label.to(audio.device)
-    similarity = (audio @ audio.T).fill_diagonal_(-2)
-    other = (label[:, None] == label[None, :]).sum(1) > 1
-    hit = label[similarity.argmax(1)] == label
-    return float(hit[other].float().mean()) if bool(other.any()) else float("nan")
+def auc(higher: Tensor, lower: Tensor) -> float:
+    """Probability that a value of `higher` (n,) is above one of `lower` (m,), ties by half."""
+    difference = higher[:, None] - lower[None, :]
+    return float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean())
 
 
 @torch.no_grad()
@@ -59,8 +79,9 @@ def snr_curve(
 ) -> dict[str, float]:
     """Mean cosine of two-source mixtures to the target's text, against the target's SNR.
 
-    Also the reward gap (clean target minus mixture at 0 dB) and the share of mixtures in which
-    every step up in SNR raises the cosine.
+    Also what a reward is judged by: the gaps between the clean target and the mixture at 0 dB or
+    the clean interferer, how well the cosine alone tells these apart (AUC), and whether it follows
+    the SNR.
 
     Args:
         encoder: under test.
@@ -71,7 +92,9 @@ def snr_curve(
         snrs_db: points of the curve.
 
     Returns:
-        `snr_<dB>` for each point, `clean`, `gap`, `rising`.
+        `snr_<dB>` for each point, `clean` and `interferer`; `rising`, the share of steps up in SNR
+        that raise the cosine; `monotone`, the share of mixtures whose every step from -10 to 20 dB
+        does; with a point at 0 dB also `gap`, `auc`; and `gap_interferer`, `auc_interferer`.
     """
     generator = torch.Generator().manual_seed(seed)
     classes = bank.draw_classes(mixtures, generator)
@@ -83,20 +106,28 @@ def snr_curve(
     query = text[classes.to(text.device)]
     first, second = (x / _active_rms(x)[:, None] for x in (first, second))
     columns = []
-    for snr_db in [*snrs_db, float("inf")]:
-        wave = first + second * 10 ** (-snr_db / 20)
+    levels = [(1.0, 10 ** (-snr_db / 20)) for snr_db in snrs_db] + [(1.0, 0.0), (0.0, 1.0)]
+    for own, other in levels:
+        wave = own * first + other * second
         cosine = [
             (encoder.embed_audio(part, encoder.sample_rate) * q).sum(-1)
             for part, q in zip(wave.split(32), query.split(32), strict=True)
         ]
         columns.append(torch.cat(cosine))
-    table = torch.stack(columns)  # (points + 1, mixtures)
+    interferer, clean = columns.pop(), columns[-1]
+    table = torch.stack(columns)  # (points + 1, mixtures), the last without the interferer
     mean = table.mean(1).tolist()
     row = {f"snr_{snr_db:+g}": value for snr_db, value in zip(snrs_db, mean, strict=False)}
-    row["clean"] = mean[-1]
+    row |= {"clean": mean[-1], "interferer": float(interferer.mean())}
     if 0 in snrs_db:
-        row["gap"] = mean[-1] - mean[list(snrs_db).index(0)]
-    row["rising"] = float((table[1:] > table[:-1]).float().mean())
+        mixture = table[list(snrs_db).index(0)]
+        row |= {"gap": float((clean - mixture).mean()), "auc": auc(clean, mixture)}
+    row["gap_interferer"] = float((clean - interferer).mean())
+    row["auc_interferer"] = auc(clean, interferer)
+    rising = table[1:] > table[:-1]
+    row["rising"] = float(rising.float().mean())
+    inner = [k for k, snr_db in enumerate(snrs_db[1:]) if snrs_db[k] >= -10 and snr_db <= 20]
+    row["monotone"] = float(rising[inner].all(0).float().mean())
     return row
 
 

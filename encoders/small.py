@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from encoders import lite0, minilm
+from encoders.anchor import FusedAnchor
 from encoders.base import Encoder, EncoderError, check_wave
 from encoders.checkpoint import fingerprint, load_weights, read_config, save_folder
 from encoders.precision import convolve, layout
@@ -83,6 +84,7 @@ class SmallEncoder(nn.Module, Encoder):
         )
         nn.init.zeros_(self.image_head[-1].weight)
         nn.init.zeros_(self.image_head[-1].bias)
+        self.anchor = FusedAnchor(dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("text_mean", torch.zeros(minilm.DIM))
         self.register_buffer("class_text", torch.zeros(lite0.CLASSES, minilm.DIM))

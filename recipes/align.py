@@ -1,7 +1,8 @@
 """Stage 2: align the query encoder on the recipe's own recordings, captions and pictures.
 
-The audio tower is trained whole; of the text and image towers only the projection heads move. The
-weights that validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
+In three stages (`encoders.aligner`), each from the best weights of the one before. The audio tower
+is trained whole; of the text and image towers only the projection heads move. The weights that
+validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
 leaves no half encoder and simply starts again. `exp/<tag>/log/align.csv` holds the training and
 `align_valid.csv` the validations.
 """
@@ -20,8 +21,9 @@ from torch import Tensor
 
 import encoders
 from encoders import probe
-from encoders.aligner import AlignConfig, Aligner
+from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.bank import ClipBank
+from encoders.base import EncoderError
 from encoders.preprocess import open_image
 from encoders.small import SmallEncoder
 from sep.data.kaldi import DataDir
@@ -84,11 +86,11 @@ class Validation:
         text = encoder.embed_text([f"the sound of {name}" for name in self.classes])
         audio = probe.embed_bank(encoder, self.bank, encoder.window)
         captions = encoder.embed_text([caption for caption, _ in self.captions])
-        of_caption = [self.classes.index(label) for _, label in self.captions]
+        of_caption = torch.tensor([self.classes.index(label) for _, label in self.captions])
         row = {
             "zero_shot": probe.zero_shot(audio, text, self.bank.label),
-            "recall_at_1": probe.recall_at_1(audio, captions, of_caption, self.bank.label),
-            "same_class": probe.same_class_recall(audio, self.bank.label),
+            "recall_at_1": probe.recall(audio, captions, self.bank.label, of_caption)[0],
+            "same_class": probe.recall(audio, audio, self.bank.label, self.bank.label)[0],
         }
         if self.pictures is not None:
             features, probabilities, label = self.pictures
@@ -115,6 +117,10 @@ def align(cfg: DictConfig) -> None:
     encoder.fit_text(sorted({text for texts in named for text in texts}))
     pictures = picture_features(encoder, train, classes, views=True)
     config = AlignConfig(**OmegaConf.to_container(cfg.align, resolve=True))
+    stages = [Stage(name=k, **v) for k, v in OmegaConf.to_container(cfg.stages).items() if v]
+    stages = [stage for stage in stages if stage.steps]
+    if not stages:
+        raise EncoderError("stages: none has steps; set one, such as stages.text.steps=100")
     aligner = Aligner(encoder, bank, named, pictures, config)
     validate = Validation(cfg, valid, classes, encoder)
     seconds = float(bank.length.sum()) / encoder.sample_rate
@@ -123,68 +129,98 @@ def align(cfg: DictConfig) -> None:
         f"{0 if pictures is None else len(pictures[2])} picture views; "
         f"set up in {time.monotonic() - began:.0f} s"
     )
-    best, best_score = fit(cfg, aligner, validate)
-    encoder.load_state_dict(best)
+    scores = fit(cfg, aligner, validate, stages)
     encoder.eval().requires_grad_(False)
-    provenance = {"data": str(cfg.data), "valid": best_score, **OmegaConf.to_container(cfg.align)}
+    provenance = {
+        "data": str(cfg.data),
+        "valid": scores,
+        "align": OmegaConf.to_container(cfg.align),
+        "stages": OmegaConf.to_container(cfg.stages),
+    }
     encoder.save(Path(cfg.exp) / "encoder", provenance)
     say(f"align: saved {cfg.exp}/encoder ({encoder.fingerprint})")
 
 
-def fit(cfg: DictConfig, aligner: Aligner, validate: Validation) -> tuple[dict, dict]:
-    """Train; returns the state and the scores of the best validation."""
+def fit(
+    cfg: DictConfig, aligner: Aligner, validate: Validation, stages: list[Stage]
+) -> dict[str, dict[str, float]]:
+    """Train stage by stage, each from the best weights of the one before.
+
+    Leaves the best weights in the encoder; returns the best scores by stage, with those at the
+    start as "start".
+    """
     logs = Path(cfg.exp) / "log"
-    steps = aligner.config.steps
-    began = spoke = time.monotonic()
     training, validation = Table(logs / "align.csv"), Table(logs / "align_valid.csv")
-    best: dict[str, Tensor] = {}
-    best_score: dict[str, float] = {}
-    for step in range(1, steps + 1):
-        row = aligner.step()
-        now = time.monotonic()
-        training.write({"step": step, "seconds": round(now - began, 2), **row})
-        if now - spoke > 5 or step == steps:
-            pace = (now - began) / step
-            parts = " ".join(f"{k[5:]} {v:.2f}" for k, v in row.items() if k.startswith("loss_"))
-            say(
-                f"align: step {step}/{steps}  loss {row['loss']:.2f} ({parts})  "
-                f"{pace:.2f} s/step  {pace * (steps - step):.0f} s to go"
-            )
-            spoke = now
-        if step % cfg.valid_every == 0 or step == steps:
-            aligner.settle()
-            scores = validate()
-            validation.write({"step": step, **scores})
-            say("align: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-            if not best or _merit(scores) >= _merit(best_score):
-                best_score = {"step": step, **scores}
-                state = aligner.encoder.state_dict()
-                best = {key: value.detach().clone() for key, value in state.items()}
+    best_of: dict[str, dict[str, float]] = {}
+    began, total = time.monotonic(), sum(stage.steps for stage in stages)
+    best, step = _state(aligner), 0
+
+    def check(stage: str) -> None:
+        nonlocal best
+        scores = validate()
+        validation.write({"stage": stage, "step": step, **scores})
+        say(f"align: {stage}: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+        if stage not in best_of or _merit(scores) >= _merit(best_of[stage]):
+            best_of[stage] = {"step": step, **scores}
+            best = _state(aligner)
+
+    check("start")
+    spoke = began
+    for stage in stages:
+        aligner.encoder.load_state_dict(best)
+        aligner.begin(stage)
+        for k in range(1, stage.steps + 1):
+            row, step = aligner.step(), step + 1
+            now = time.monotonic()
+            seconds = round(now - began, 2)
+            training.write({"stage": stage.name, "step": step, "seconds": seconds, **row})
+            if now - spoke > 5 or k == stage.steps:
+                pace = (now - began) / step
+                parts = " ".join(f"{n[5:]} {v:.2f}" for n, v in row.items() if n[:5] == "loss_")
+                say(
+                    f"align: {stage.name} {k}/{stage.steps}  loss {row['loss']:.2f} ({parts})  "
+                    f"{pace:.2f} s/step  {pace * (total - step):.0f} s to go"
+                )
+                spoke = now
+            if k % cfg.valid_every == 0 or k == stage.steps:
+                aligner.settle()
+                check(stage.name)
+    aligner.encoder.load_state_dict(best)
     training.close()
     validation.close()
-    return best, best_score
+    return best_of
+
+
+def _state(aligner: Aligner) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in aligner.encoder.state_dict().items()}
 
 
 def _merit(scores: dict[str, float]) -> float:
-    """An encoder must both know the classes and, as a reward, tell clean from mixed."""
-    return scores["zero_shot"] + scores["gap"]
+    """An encoder must know the classes by sound and sight, and tell clean from mixed."""
+    return scores["zero_shot"] + scores["gap"] + 0.2 * scores.get("image_zero_shot", 0.0)
 
 
 class Table:
-    """A CSV file that is written row by row, its header taken from the first row."""
+    """A CSV file that is written row by row; columns that appear later rewrite it."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.rows, self.columns = path, [], []
         self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer: csv.DictWriter | None = None
 
     def write(self, row: dict[str, Any]) -> None:
         """Write one row and flush it."""
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
-            self.writer.writeheader()
         rounded = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-        self.writer.writerow(rounded)
+        self.rows.append(rounded)
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        writer = csv.DictWriter(self.file, self.columns)
+        if new:
+            self.file.seek(0)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        else:
+            writer.writerow(rounded)
         self.file.flush()
 
     def close(self) -> None:

@@ -7,10 +7,11 @@ import torch
 from toys import tone
 
 import encoders
-from encoders.align import info_nce, soft_labels, soft_nce
-from encoders.aligner import AlignConfig, Aligner
+from encoders.align import consistency, info_nce, soft_labels, soft_nce, triplet
+from encoders.aligner import AlignConfig, Aligner, Stage
+from encoders.anchor import FusedAnchor
 from encoders.bank import ClipBank
-from encoders.probe import embed_bank, recall_at_1, same_class_recall, snr_curve, zero_shot
+from encoders.probe import auc, embed_bank, recall, snr_curve, zero_shot
 
 
 def test_info_nce_of_two_pairs_is_the_hand_computed_value():
@@ -74,14 +75,57 @@ def test_soft_nce_with_one_hot_labels_is_the_clip_loss():
     assert torch.allclose(soft_nce(logits, torch.eye(4)), expected)
 
 
+def test_triplet_takes_the_hardest_negative_of_another_class():
+    anchor = torch.eye(3)
+    positive = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.9, 0.1, 0.0]])
+    labels = torch.tensor([0, 1, 0])  # row 2 is no negative of row 0, though it is the nearest
+    # Rows: .2 - .8 + .6 = 0; .2 - .8 + .6 = 0; .2 - 0 + 0 = .2. With a margin of .3, .1 + .1 + .3.
+    assert triplet(anchor, positive, labels, labels, 0.2).item() == pytest.approx(0.2 / 3)
+    assert triplet(anchor, positive, labels, labels, 0.3).item() == pytest.approx(0.5 / 3)
+    alone = torch.zeros(3, dtype=torch.long)
+    assert triplet(anchor, positive, alone, alone).item() == 0
+
+
+def test_consistency_is_the_mean_cosine_distance():
+    a, b = torch.eye(2), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    assert consistency(a, b).item() == pytest.approx(0.2)
+
+
+def test_the_untrained_anchor_is_the_mean_and_gamma_adds_the_product():
+    torch.manual_seed(0)
+    anchor = FusedAnchor(4, rank=2)
+    a, t, v = torch.nn.functional.normalize(torch.randn(3, 5, 4), dim=-1)
+    assert torch.allclose(anchor(a), a, atol=1e-6)
+    mean = torch.nn.functional.normalize(a + t + v, dim=-1)
+    assert torch.allclose(anchor(a, t, v), mean, atol=1e-6)
+    torch.nn.init.ones_(anchor.gamma)
+    parts = [anchor.into[kind](x) for kind, x in (("audio", a), ("text", t), ("image", v))]
+    product = parts[0] * parts[1] * parts[2] @ anchor.out.weight.T
+    expected = torch.nn.functional.normalize((a + t + v) / 3 + product, dim=-1)
+    assert torch.allclose(anchor(a, t, v), expected, atol=1e-6)
+    without = torch.nn.functional.normalize(
+        (a + t) / 2 + parts[0] * parts[1] @ anchor.out.weight.T, dim=-1
+    )
+    assert torch.allclose(anchor(a, text=t), without, atol=1e-6)
+    with pytest.raises(ValueError, match="needs a sound"):
+        anchor()
+
+
 def test_retrieval_scores_count_hits():
     audio = torch.eye(3)
     text = torch.eye(3)[[1, 0, 2]]
     label = torch.tensor([1, 0, 0])
     assert zero_shot(audio, text, label) == pytest.approx(2 / 3)
-    assert recall_at_1(audio, text, [0, 1, 0], torch.tensor([1, 0, 0])) == 1.0
-    near = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    assert same_class_recall(near, torch.tensor([0, 0, 1])) == 1.0
+    assert recall(audio, text, label, torch.tensor([0, 1, 0])) == [1.0]
+    # Sound 1 finds its class second, sound 2 has no other of its class and is not counted.
+    near = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.9, 0.1]]), dim=1)
+    own = torch.tensor([0, 0, 1])
+    assert recall(near, near, own, own, (1, 2)) == [0.0, 1.0]
+    assert math.isnan(recall(near[:1], near[:1], own[:1], own[2:])[0])
+
+
+def test_auc_counts_ordered_pairs():
+    assert auc(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0, 2.0])) == pytest.approx(4.5 / 6)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +151,9 @@ def test_a_short_alignment_learns_a_toy_task(toy_bank):
     named = [[texts[name], name] for name in toy_bank.classes]
     encoder.fit_text([text for pair in named for text in pair])
     settings = {"crop_s": 0.512, "masked": 0.0, "speed": 0.0, "stripes": 0.0}
-    config = AlignConfig(steps=30, batch=16, lr=3e-3, text_lr=1e-3, **settings)
-    aligner = Aligner(encoder, toy_bank, named, None, config)
-    losses = [aligner.step()["loss"] for _ in range(config.steps)]
+    aligner = Aligner(encoder, toy_bank, named, None, AlignConfig(batch=16, **settings))
+    aligner.begin(Stage("text", steps=30, lr=3e-3, text_lr=1e-3, audio=0.5))
+    losses = [aligner.step()["loss"] for _ in range(30)]
     aligner.finish()
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     text = encoder.embed_text(toy_bank.classes)
@@ -117,7 +161,9 @@ def test_a_short_alignment_learns_a_toy_task(toy_bank):
     assert zero_shot(audio, text, toy_bank.label) > 0.7
     curve = snr_curve(encoder, toy_bank, text, encoder.window, mixtures=24, snrs_db=(-20, 0, 20))
     assert curve["snr_-20"] < curve["snr_+20"]
-    assert curve["gap"] > 0
+    assert curve["gap"] > 0 and curve["auc"] > 0.5
+    assert curve["gap_interferer"] > curve["gap"] and curve["auc_interferer"] > curve["auc"]
+    assert 0.5 < curve["rising"] <= 1 and 0.5 < curve["monotone"] <= 1
 
 
 def test_the_same_seed_gives_the_same_batches_and_losses(toy_bank):
@@ -126,11 +172,58 @@ def test_the_same_seed_gives_the_same_batches_and_losses(toy_bank):
     for _ in range(2):
         torch.manual_seed(0)
         encoder = encoders.get("small", dim=32, mels=32, hop=640, window_s=0.512)
-        aligner = Aligner(
-            encoder, toy_bank, named, None, AlignConfig(steps=2, batch=8, crop_s=0.512, seed=3)
-        )
+        config = AlignConfig(batch=8, crop_s=0.512, seed=3)
+        aligner = Aligner(encoder, toy_bank, named, None, config)
+        aligner.begin(Stage("text", steps=2))
         losses.append([aligner.step()["loss"] for _ in range(2)])
     assert losses[0] == losses[1]
+
+
+def _later_stage(toy_bank, **weights):
+    """An aligner with two pictures of two of the three classes, about to take a step."""
+    torch.manual_seed(0)
+    encoder = encoders.get("small", dim=32, mels=32, hop=640, window_s=0.512)
+    images = (torch.randn(4, 1280), torch.rand(4, 1000), torch.tensor([0, 0, 2, 2]))
+    config = AlignConfig(batch=12, crop_s=0.512)
+    aligner = Aligner(encoder, toy_bank, [[name] for name in toy_bank.classes], images, config)
+    aligner.begin(Stage("later", steps=2, **weights))
+    return aligner
+
+
+def _moved(aligner) -> set[str]:
+    before = {k: v.clone() for k, v in aligner.encoder.state_dict().items()}
+    aligner.step()
+    after = aligner.encoder.state_dict()
+    return {k.split(".")[0] for k in after if not torch.equal(before[k], after[k])}
+
+
+def test_the_audio_stage_keeps_the_texts_where_they_are(toy_bank):
+    aligner = _later_stage(toy_bank, audio=0.5, triplet=0.5, consistency=0.5)
+    assert _moved(aligner) == {"audio", "logit_scale"}
+    assert set(aligner.losses(aligner.batch())) == {"text", "audio", "triplet", "consistency"}
+
+
+def test_the_image_stage_moves_pictures_and_anchor(toy_bank):
+    aligner = _later_stage(toy_bank, image=0.5, image_triplet=0.5, anchor=0.5)
+    assert _moved(aligner) == {"audio", "logit_scale", "image_head", "anchor"}
+    names = {"text", "image", "image_triplet", "anchor"}
+    assert set(aligner.losses(aligner.batch())) == names
+
+
+def test_second_views_are_cuts_of_the_same_recordings(toy_bank):
+    aligner = _later_stage(toy_bank, consistency=1.0)
+    drawn = []
+    segments = toy_bank.segments
+    toy_bank.segments = lambda index, *rest: (drawn.append(index), segments(index, *rest))[1]
+    try:
+        batch = aligner.batch()
+    finally:
+        del toy_bank.segments
+    pairs = batch.pairs
+    assert batch.views == pairs == 3 and len(batch.patch) == 12
+    assert torch.equal(drawn[0][:pairs], drawn[0][2 * pairs : 3 * pairs])
+    lone = batch.labels[: 3 * pairs]
+    assert torch.equal(lone.amax(1), torch.ones(3 * pairs))  # no second source in any of them
 
 
 def test_alignment_refuses_one_class_and_missing_wordings(toy_bank):

@@ -62,6 +62,11 @@ def call(recipe, *arguments):
     )  # fmt: skip
 
 
+def data_of(exp: Path) -> str:
+    """The data directory that a run of `--sounds` made."""
+    return str(next((exp.parents[1] / "data").glob("sounds-*")))
+
+
 def test_recipe_runs_from_recordings_to_scores(recipe):
     done = call(recipe)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -81,6 +86,11 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
             assert soundfile.info(wave).frames == 65_535
     for name in ("per_clip.csv", "summary.json", "table.md"):
         assert (exp / "scores" / name).stat().st_size > 0
+    program = [sys.executable, recipe / "recipes/assess.py", "data=" + data_of(exp), "mixtures=8"]
+    done = subprocess.run(program, cwd=exp.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "image-text R@5" in done.stdout and "| monotone |" in done.stdout
+    assert {p.name for p in (exp / "assess").iterdir()} == {"table.md", "assess.csv", "snr.png"}
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout

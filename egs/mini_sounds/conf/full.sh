@@ -1,6 +1,6 @@
 # Longer training for --full; best on a GPU.
 prepare_conf=()
-align_conf=(align.steps=3000)
+align_conf=(stages.text.steps=2000 stages.audio.steps=500 stages.image.steps=500)
 judge_conf=(judge.steps=3000)
 embed_conf=()
 train_conf=("model=$model" steps=20000)
