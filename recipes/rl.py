@@ -21,18 +21,22 @@ from sep.train.setup import prepare
 def tune(cfg: DictConfig) -> None:
     """Build policy, reward and data from the configuration and fine-tune."""
     rl = OmegaConf.to_container(cfg.rl, resolve=True)
-    names = ("exp", "data", "seed", "samples", "gain_db", "valid_mixtures", "bank_gb")
+    names = ("exp", "data", "seed", "samples", "bank_gb", "valid_mixtures")
+    names += ("gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     model = hub.from_pretrained(cfg.init, setup.device)
-    policy = PolicyOptions(**rl["options"], target=cfg.target, si_sdr=cfg.si_sdr, mixed=cfg.mixed)
+    shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
+    policy = PolicyOptions(**rl["options"], **shared)
     embed = setup.encoder.embed_audio
-    parts = {"similarity": Similarity(embed, **rl["similarity"]), "si_sdr": SiSdrGain()}
+    anchor = getattr(setup.encoder, "anchor", None)  # trained with the encoder, where it has one
+    meaning = {**rl["similarity"], "anchor": anchor}
+    parts = {"similarity": Similarity(embed, **meaning), "si_sdr": SiSdrGain()}
     reward = WeightedSum({k: (rl["reward"][k], part) for k, part in parts.items()})
     windows = None
     if policy.windowed:
         local = partial(embed, window_s=rl["windows"]["window_s"])
-        windows = Similarity(local, **rl["similarity"], **rl["windows"])
+        windows = Similarity(local, **meaning, **rl["windows"])
     task = PolicyTask(
         model,
         setup.sampler,
@@ -55,6 +59,7 @@ def tune(cfg: DictConfig) -> None:
         steps=cfg.steps,
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
+        blend=rl["blend"],
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": str(cfg.init), "rl": rl},
         say=say,

@@ -34,7 +34,8 @@ def matched_seconds(folder: Path) -> float:
 def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
-    names = ("exp", "data", "seed", "batch", "samples", "gain_db", "bank_gb", "valid_mixtures")
+    names = ("exp", "data", "seed", "batch", "samples", "bank_gb", "valid_mixtures")
+    names += ("gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:
@@ -54,6 +55,7 @@ def train(cfg: DictConfig) -> None:
         target=cfg.target,
         si_sdr=cfg.si_sdr,
         mixed=cfg.mixed,
+        negative=cfg.negative,
         grad_clip=cfg.grad_clip,
         train_norm=not cfg.init,
     )
@@ -71,6 +73,7 @@ def train(cfg: DictConfig) -> None:
         seconds=matched_seconds(Path(cfg.match)) if cfg.match else 0.0,
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
+        blend=cfg.blend,
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": cfg.init},
         say=say,

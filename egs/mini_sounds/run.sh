@@ -67,7 +67,7 @@ align() {  # side by side, as neither gains much from more than half of the core
 tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
   train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
   train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null
+    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
 }
 
 score() {

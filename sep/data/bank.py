@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sep.data.kaldi import DataDir
-from sep.data.mixing import level
+from sep.data.mixing import colour, level
 from sep.errors import DataError
 
 
@@ -58,14 +58,25 @@ class ClipBank:
         self.count = torch.tensor([len(m) for m in members])
         self.member = torch.stack([m.repeat(-(-most // len(m)))[:most] for m in members])
 
-    def segments(self, clip: Tensor, offset: Tensor, samples: int) -> Tensor:
+    def segments(
+        self, clip: Tensor, offset: Tensor, samples: int, rate: Tensor | None = None
+    ) -> Tensor:
         """Cut segments: clip (M,) indices and offset (M,) in samples to waveforms (M, samples).
 
         An offset below zero starts the clip that many samples into the segment; beyond the end of
-        a clip there is silence.
+        a clip there is silence. With `rate` (M,), each is played so much faster.
         """
         clip, offset = clip.to(self.device), offset.to(self.device)
-        index = offset[:, None] + torch.arange(samples, device=self.device)
+        step = torch.arange(samples, device=self.device)
+        if rate is None:
+            return self._at(clip, offset[:, None] + step)
+        place = offset[:, None] + step * rate.to(self.device)[:, None]
+        lower = place.floor()
+        ahead, lower = place - lower, lower.long()
+        return torch.lerp(self._at(clip, lower), self._at(clip, lower + 1), ahead)
+
+    def _at(self, clip: Tensor, index: Tensor) -> Tensor:
+        """Samples (M, N) of clips (M,) at index (M, N), 0 outside them."""
         inside = (index >= 0) & (index < self._length[clip][:, None])
         index = (index + self._start[clip][:, None]).clamp(0, len(self._samples) - 1)
         return self._samples[index].float().div(32768) * inside
@@ -93,6 +104,8 @@ class MixtureSampler:
         samples: segment length N.
         sources: S.
         gain_db: sources' levels differ by up to this much either way.
+        speed: sources are played faster or slower by a factor of up to exp(speed).
+        colour_db: spread of their random tone (`sep.data.mixing.colour`), 0 leaves it alone.
         seed: of the whole run.
         rank: of the process; ranks draw different mixtures.
     """
@@ -104,13 +117,16 @@ class MixtureSampler:
         samples: int = 65_535,
         sources: int = 2,
         gain_db: float = 5.0,
+        speed: float = 0.0,
+        colour_db: float = 0.0,
         seed: int = 0,
         rank: int = 0,
     ):
         if len(bank.labels) < sources:
             raise DataError(f"{sources} labels are needed for a mixture, found {len(bank.labels)}")
         self.bank, self.batch, self.samples, self.sources = bank, batch, samples, sources
-        self.gain_db, self.seed, self.rank = gain_db, seed, rank
+        self.gain_db, self.speed, self.colour_db = gain_db, speed, colour_db
+        self.seed, self.rank = seed, rank
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of one step (CPU)."""
@@ -130,11 +146,20 @@ class MixtureSampler:
         label = label[:, : self.sources]
         pick = torch.rand(shape, generator=generator) * bank.count[label]
         clip = bank.member[label, pick.long()]
+        place, gains = torch.rand(2, *shape, generator=generator)
+        gains = (gains * 2 - 1) * self.gain_db / 2
+        rate = None
+        if self.speed:
+            rate = ((torch.rand(shape, generator=generator) * 2 - 1) * self.speed).exp()
         # from the clip's end back to the segment's end: negative where the clip is the shorter
-        room = bank.length[clip] - self.samples
-        offset = (torch.rand(shape, generator=generator) * (room + room.sign())).long()
-        gains = (torch.rand(shape, generator=generator) * 2 - 1) * self.gain_db / 2
-        sources = bank.segments(clip.flatten(), offset.flatten(), self.samples).unflatten(0, shape)
+        span = self.samples if rate is None else (self.samples * rate).long()
+        room = bank.length[clip] - span
+        offset = (place * (room + room.sign())).long()
+        flat = None if rate is None else rate.flatten()
+        sources = bank.segments(clip.flatten(), offset.flatten(), self.samples, flat)
+        if self.colour_db:
+            sources = colour(sources, self.colour_db, generator)
+        sources = sources.unflatten(0, shape)
         return clip, level(sources, gains.to(sources.device))
 
 

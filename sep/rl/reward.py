@@ -35,13 +35,14 @@ class Similarity:
     """Cosine of the separated sound with the query in an encoder's space, less that of the other.
 
     R = cos(phi(estimate), z) - margin * cos(phi(estimate), other query), where z is the query, or
-    with `fuse` the normalised mean of the query and the clean target's embedding (MARS-Sep's
-    anchor without its trained interaction term). With `normalise` it is rescaled so that the
-    unprocessed mixture scores 0 and the clean target 1.
+    with `fuse` MARS-Sep's anchor of the query and the clean target's embedding. With `normalise` it
+    is rescaled so that the unprocessed mixture scores 0 and the clean target 1.
 
     Args:
         embed: waveforms (B, N) and rate to unit vectors (B, D).
         fuse, margin, normalise: as above.
+        anchor: embeddings of the clean target and the query (B, D) to z (B, D), such as an
+            encoder's trained `FusedAnchor`; None takes their normalised mean.
         window_s, hop_s: with a window, score every window of so many seconds by itself and
             return (B, G, J) instead.
     """
@@ -55,9 +56,11 @@ class Similarity:
         fuse: bool = False,
         margin: float = 0.0,
         normalise: bool = False,
+        anchor: Callable[[Tensor, Tensor], Tensor] | None = None,
         window_s: float = 0.0,
         hop_s: float = 0.0,
     ):
+        self.anchor = anchor or (lambda clean, own: nn.functional.normalize(clean + own, dim=-1))
         self.embed, self.fuse, self.margin, self.normalise = embed, fuse, margin, normalise
         self.window_s, self.hop_s = window_s, hop_s
 
@@ -67,7 +70,7 @@ class Similarity:
         with torch.no_grad():
             if self.fuse:
                 clean = self._embed(rollout.target[:, None], rate, 0.0)[:, 0, 0]
-                own = nn.functional.normalize(own + clean, dim=-1)
+                own = self.anchor(clean, own)
             anchor = own - self.margin * rollout.other  # cos is linear in the anchor
         reward = self._cosine(rollout.estimates, anchor, rate)
         if self.normalise:

@@ -42,7 +42,8 @@ class PolicyOptions:
         windowed: part of the advantage that comes from windowed credit.
         anchor: weight of the supervised loss on all sources of the same mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
-        target, si_sdr, mixed: of the supervised loss and the queries, as in `SupervisedTask`.
+        target, si_sdr: of the supervised loss; mixed, negative: of the queries; all as in
+            `SupervisedTask`.
     """
 
     kappa: float = 9.0
@@ -66,6 +67,7 @@ class PolicyOptions:
     target: str = "ratio"
     si_sdr: float = 0.0
     mixed: float = 0.5
+    negative: float = 0.0
 
     def __post_init__(self):
         if self.group not in ("mixture", "batch"):
@@ -123,7 +125,14 @@ class PolicyTask:
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(options.lr, progress, options.warmup)
-        batch = draw_batch(self.sampler, self.queries, self.model.spectrogram, step, options.mixed)
+        batch = draw_batch(
+            self.sampler,
+            self.queries,
+            self.model.spectrogram,
+            step,
+            options.mixed,
+            options.negative,
+        )
         query, weight = batch.query[:, 0], bin_weight(batch.mixture)
         logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T), with gradient
         old = logits[:, 0].detach()  # the first source is the policy's target

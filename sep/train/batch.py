@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sep.data.bank import MixtureSampler, QueryBank
+from sep.query import subtract
 from sep.spectrogram import Spectrogram
 
 
@@ -15,7 +16,8 @@ class Batch:
 
     Attributes:
         sources: (B, S, N) waveforms.
-        spectrum: (B, F, T) complex mixture spectrogram.
+        spectra: (B, S, F, T) complex spectrograms of the sources.
+        spectrum: (B, F, T) that of the mixture.
         warped: (B, S, H, T) source magnitudes on the log-frequency grid.
         mixture: (B, H, T) mixture magnitude on that grid.
         query: (B, S, D) one query a source.
@@ -23,6 +25,7 @@ class Batch:
     """
 
     sources: Tensor
+    spectra: Tensor
     spectrum: Tensor
     warped: Tensor
     mixture: Tensor
@@ -37,19 +40,34 @@ class Batch:
 
 @torch.no_grad()
 def draw_batch(
-    sampler: MixtureSampler, queries: QueryBank, spectrogram: Spectrogram, step: int, mixed: float
+    sampler: MixtureSampler,
+    queries: QueryBank,
+    spectrogram: Spectrogram,
+    step: int,
+    mixed: float,
+    negative: float = 0.0,
 ) -> Batch:
     """Draw the mixtures and queries of a step; a pure function of the sampler's seed and `step`.
 
-    `mixed` is the probability of query mix-up (`QueryBank.draw`).
+    Args:
+        sampler, queries, spectrogram: what to draw from, and the grid of the separator.
+        step: of the run.
+        mixed: probability of query mix-up (`QueryBank.draw`).
+        negative: probability that the query of another source of the mixture is taken away from
+            a query, by the rule that inference follows (`sep.query.subtract`).
     """
     generator = sampler.generator(step)
     clip, sources = sampler.draw(generator)
     query = queries.draw(clip, generator, mixed)
+    if negative:
+        used = torch.rand(clip.shape, generator=generator) < negative
+        turned = subtract(query, query.roll(1, dims=1))
+        query = torch.where(used[..., None].to(query.device), turned, query)
     spectra = spectrogram.stft(sources)  # (B, S, F, T); the STFT of the sum is the sum
     spectrum = spectra.sum(1)
     return Batch(
         sources=sources,
+        spectra=spectra,
         spectrum=spectrum,
         warped=spectrogram.warp(spectra.abs()),
         mixture=spectrogram.warp(spectrum.abs()),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sep import hub
 from sep.errors import TrainingError
@@ -51,6 +51,7 @@ def run(
     seconds: float = 0.0,
     valid_every: int,
     best_by: str | None,
+    blend: float = 1.0,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
     say=print,
@@ -68,6 +69,9 @@ def run(
         seconds: stop after so long, or 0.
         valid_every: steps between validations; each also writes the checkpoints.
         best_by: validation value whose maximum names the best checkpoint; None takes the last.
+        blend: how far from the weights at the start to those of the step the validated and saved
+            model is; below 1 it keeps more of what a fine-tuned model could do on other data
+            (WiSE-FT, arXiv 2109.01903). Training goes on from the step's own weights.
         encoder: query encoder folder copied into the model folders.
         provenance: kept in the model folders' config.
         say: prints a line.
@@ -82,6 +86,7 @@ def run(
         raise TrainingError("set either steps or seconds (the other to 0)")
     folder, main = Path(folder), distributed.rank() == 0
     step, spent, best, values = 0, 0.0, -math.inf, {}
+    start = _copy(task.model) if blend != 1 else {}
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
         task.model.load_state_dict(state["model"])
@@ -98,6 +103,8 @@ def run(
         nonlocal best, values
         if not main:
             return
+        trained = _copy(task.model)
+        task.model.load_state_dict(_between(start, trained, blend))
         values = task.validate()
         log.write(step, {f"valid/{k}": v for k, v in values.items()})
         task.picture(folder / "pictures" / f"{step:06d}.png")
@@ -107,10 +114,11 @@ def run(
             best = values[best_by] if best_by else best
             hub.save_pretrained(task.model, folder / "best", encoder, kept)
         log.flush()
+        task.model.load_state_dict(trained)
         write_state(
             folder / "state.pt",
             {
-                "model": task.model.state_dict(),
+                "model": trained,
                 "optimizer": task.optimizer.state_dict(),
                 "extra": task.extra_state(),
                 "step": step,
@@ -153,3 +161,15 @@ def run(
         if log:
             log.close()
     return {**values, "train_seconds": spent, "steps": step}
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _between(start: dict[str, Tensor], end: dict[str, Tensor], part: float) -> dict[str, Tensor]:
+    """Weights `part` of the way from `start` to `end`; counters as at the end."""
+    return {
+        name: torch.lerp(start[name], value, part) if start and value.is_floating_point() else value
+        for name, value in end.items()
+    }

@@ -42,6 +42,8 @@ def prepare(
     batch: int,
     samples: int,
     gain_db: float,
+    speed: float,
+    colour_db: float,
     bank_gb: float,
     valid_mixtures: int,
     threads: int | None = None,
@@ -65,7 +67,14 @@ def prepare(
     if queries.encoder != encoder.fingerprint:
         raise DataError(f"{exp / 'queries'}: made with another encoder; run stage 3 again")
     sampler = MixtureSampler(
-        bank, batch, samples, gain_db=gain_db, seed=seed, rank=distributed.rank()
+        bank,
+        batch,
+        samples,
+        gain_db=gain_db,
+        speed=speed,
+        colour_db=colour_db,
+        seed=seed,
+        rank=distributed.rank(),
     )
     valid = QueryBank(exp / "queries" / "valid.safetensors", device=device)
     rate = encoder.sample_rate

@@ -33,7 +33,7 @@ class SupervisedTask:
         lr: peak learning rate of AdamW; weight_decay: its decay.
         warmup: part of the run in which the rate rises.
         target: `binary` or `ratio` masks; si_sdr: weight of the waveform term (`separation_loss`).
-        mixed: probability of query mix-up.
+        mixed: probability of query mix-up; negative: of a negative query (`draw_batch`).
         grad_clip: largest gradient norm.
         train_norm: batch statistics in training; off to keep the running ones, as when a trained
             model is continued.
@@ -52,11 +52,12 @@ class SupervisedTask:
         target: str = "ratio",
         si_sdr: float = 0.0,
         mixed: float = 0.5,
+        negative: float = 0.0,
         grad_clip: float = 5.0,
         train_norm: bool = True,
     ):
         self.model, self.sampler, self.queries = model, sampler, queries
-        self.validation, self.mixed = validation, mixed
+        self.validation, self.mixed, self.negative = validation, mixed, negative
         self.target, self.si_sdr = target, si_sdr
         self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
         self.optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
@@ -68,7 +69,7 @@ class SupervisedTask:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         grid = self.model.spectrogram
-        batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed)
+        batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
         logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
         loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
         self.optimizer.zero_grad(set_to_none=True)

@@ -50,6 +50,16 @@ def test_fused_anchor_is_the_mean_of_query_and_clean_target():
     assert Similarity(embed, fuse=True)(values).item() == pytest.approx(0.5**0.5, abs=1e-3)
 
 
+def test_a_trained_anchor_gets_the_clean_target_and_the_query():
+    values = rollout(LOW)
+    values.query = torch.tensor([[0.0, 1.0]])
+    weigh = torch.tensor([0.8, 0.6])  # 0.8 of the target's (1, 0), 0.6 of the query's (0, 1)
+    reward = Similarity(
+        embed, fuse=True, anchor=lambda clean, own: weigh[0] * clean + weigh[1] * own
+    )
+    assert reward(values).item() == pytest.approx(0.8, abs=1e-3)
+
+
 def test_windows_score_each_stretch_by_itself():
     half = SAMPLES // 2
     switched = torch.cat([LOW[:half], HIGH[half:]])

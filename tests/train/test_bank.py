@@ -5,8 +5,11 @@ import torch
 
 from sep.data.bank import ClipBank, MixtureSampler, QueryBank
 from sep.data.kaldi import DataDir
-from sep.data.mixing import active_rms, level
+from sep.data.mixing import active_rms, colour, level
 from sep.errors import DataError
+from sep.query import subtract
+from sep.spectrogram import Spectrogram
+from sep.train.batch import draw_batch
 
 
 def test_segments_start_inside_a_clip_or_after_silence(corpus):
@@ -71,3 +74,60 @@ def test_queries_of_other_data_are_refused(corpus, tmp_path):
 def test_more_audio_than_the_limit_is_refused_by_name(corpus):
     with pytest.raises(DataError, match="bank_gb"):
         ClipBank(DataDir(corpus / "data"), limit_gb=1e-5)
+
+
+def test_negative_queries_follow_the_rule_of_inference(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    sampler = MixtureSampler(bank, batch=64, samples=512)
+    queries = QueryBank(corpus / "queries.safetensors", bank)
+    grid = Spectrogram(n_fft=64, hop=16, log_bins=32)
+    plain = draw_batch(sampler, queries, grid, 3, 0.0)
+    turned = draw_batch(sampler, queries, grid, 3, 0.0, negative=1.0)
+    assert torch.equal(plain.sources, turned.sources)
+    expected = torch.stack(
+        [
+            subtract(plain.query[:, 0], plain.query[:, 1]),
+            subtract(plain.query[:, 1], plain.query[:, 0]),
+        ],
+        1,
+    )
+    torch.testing.assert_close(turned.query, expected)
+    some = draw_batch(sampler, queries, grid, 3, 0.0, negative=0.25).query
+    changed = (some != plain.query).any(-1).float().mean().item()
+    assert 0.15 < changed < 0.35
+
+
+def test_speed_plays_the_same_sound_faster(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    start, two = torch.tensor([0]), torch.tensor([2.0])
+    whole = bank.segments(start, start, 400)[0]
+    assert torch.equal(bank.segments(start, start, 200, two)[0], whole[::2])
+    between = bank.segments(start, start, 3, torch.tensor([0.5]))[0, 1]
+    assert between.item() == pytest.approx((whole[0] + whole[1]).item() / 2, abs=1e-6)
+
+
+def test_colour_changes_tone_as_much_as_asked():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, 16_384, generator=generator)
+    toned = colour(noise, 3.0, generator)
+    assert toned.shape == noise.shape
+    change = torch.fft.rfft(toned).abs() / torch.fft.rfft(noise).abs()
+    middle_db = 20 * change[:, 900:1000].log10().mean(1)  # below 1 kHz, where nothing is cut
+    assert 1.5 < middle_db.std().item() < 3.5
+    top_db = 20 * change[:, 8100:8150].log10().mean(1)
+    assert 0.1 < (top_db < -15).float().mean().item() < 0.4  # the low-passed quarter
+    kept = colour(noise[:50], 0.0, generator)
+    same = (kept - noise[:50]).abs().amax(1) < 1e-3
+    assert 0.5 < same.float().mean().item() < 1
+    again = [colour(noise[:4], 3.0, torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert torch.equal(*again)
+
+
+def test_a_varied_sampler_is_still_a_function_of_the_step(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    plain = MixtureSampler(bank, batch=4, samples=4_096)
+    varied = MixtureSampler(bank, batch=4, samples=4_096, speed=0.1, colour_db=3.0)
+    clip, sources = varied.draw(varied.generator(5))
+    assert torch.equal(clip, plain.draw(plain.generator(5))[0])
+    assert torch.equal(sources, varied.draw(varied.generator(5))[1])
+    assert not torch.equal(sources, plain.draw(plain.generator(5))[1])

@@ -43,16 +43,27 @@ def test_without_a_value_to_choose_by_the_last_model_is_the_best(parts, tmp_path
     assert hub.read_config(tmp_path / "best")["provenance"]["step"] == 12
 
 
+def test_a_blend_lies_between_the_start_and_the_trained_weights(parts, tmp_path):
+    task = SupervisedTask(*parts, lr=1e-2)
+    start = task.model.synth_net.scale.detach().clone()
+    run(task, tmp_path, **SETTINGS, blend=0.25)
+    end = task.model.synth_net.scale.detach()
+    saved = hub.from_pretrained(tmp_path / "last").synth_net.scale.detach()
+    assert not torch.equal(start, end)
+    torch.testing.assert_close(saved, 0.75 * start + 0.25 * end)
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the run's own code may catch it."""
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8, 11])
-def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop):
+@pytest.mark.parametrize(("stop", "blend"), [(1, 1), (5, 1), (8, 1), (11, 1), (9, 0.5)])
+def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop, blend):
     import copy
 
+    settings = SETTINGS | {"blend": blend}
     fresh = copy.deepcopy(parts)
-    run(SupervisedTask(*copy.deepcopy(parts)), tmp_path / "whole", **SETTINGS)
+    run(SupervisedTask(*copy.deepcopy(parts)), tmp_path / "whole", **settings)
     task = SupervisedTask(*fresh)
     step_of, done = task.train_step, []
 
@@ -64,8 +75,8 @@ def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop):
 
     task.train_step = until_killed
     with pytest.raises(Killed):
-        run(task, tmp_path / "killed", **SETTINGS)
-    run(SupervisedTask(*parts), tmp_path / "killed", **SETTINGS)
+        run(task, tmp_path / "killed", **settings)
+    run(SupervisedTask(*parts), tmp_path / "killed", **settings)
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) == 12
     whole, killed = (
