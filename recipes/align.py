@@ -7,6 +7,10 @@ leaves no half encoder and simply starts again. `exp/<tag>/log/align.csv` holds 
 `align_valid.csv` the validations.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import csv
 import os
 import time

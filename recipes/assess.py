@@ -6,6 +6,10 @@ interferer, and the similarity-against-SNR curve. Writes `exp/<tag>/assess/`: ta
 and snr.png. The mixtures are drawn once by seed, so all encoders hear the same ones.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import csv
 from pathlib import Path
 from typing import Any

@@ -3,6 +3,10 @@
 Data and weights are synthesised, so that it runs anywhere: times do not depend on them.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall each other when busy

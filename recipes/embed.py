@@ -7,6 +7,10 @@ image (n, D), zero where there is no picture; has_image (n,). Metadata: ids and 
 fingerprint.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import json
 import os
 import time

@@ -5,6 +5,10 @@ signal of the separator ever comes from it. Written once at the end to `exp/<tag
 `exp/<tag>/log/judge.csv`.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import csv
 import os
 import time

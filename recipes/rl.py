@@ -1,5 +1,9 @@
 """Stage 5: fine-tune the separator by PPO on masks sampled from its Beta policy (MARS-Sep)."""
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import json
 from functools import partial
 from pathlib import Path

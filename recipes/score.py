@@ -3,6 +3,10 @@
 Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import os
 import time
 from pathlib import Path

@@ -5,6 +5,10 @@ others, and `separated/examples/` with sounds and pictures of the first mixtures
 only when it is complete.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor

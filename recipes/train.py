@@ -5,6 +5,10 @@ killed run go on. With `match` the run gets the training seconds of another run,
 supervised continuation comparable with RL.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import json
 from pathlib import Path
 

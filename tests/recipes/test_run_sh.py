@@ -198,3 +198,21 @@ def test_set_up_names_what_is_missing(tmp_path):
     (tmp_path / "python").symlink_to("/bin/false")
     done = source(SEP_VENV="none", PATH=f"{tmp_path}:/usr/bin:/bin")
     assert done.returncode == 1 and "pip install -e" in done.stderr
+
+
+@pytest.mark.parametrize("program", sorted(p.name for p in (ROOT / "recipes").glob("*.py")))
+def test_ctrl_c_is_quiet_while_a_program_still_imports(program):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "recipes" / program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup, &
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "libtorch" not in maps.read_text():  # in the import of torch
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert errors == ""

@@ -4,6 +4,10 @@ python local/prepare.py [--downloads downloads] [--data data] [--nj 2] [--seed 0
 python local/prepare.py --sounds DIR      # DIR/<class>/*.wav, .flac, .ogg, .mp3; *.png, *.jpg
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import argparse
 import json
 import shutil
