@@ -183,6 +183,7 @@ def _later_stage(toy_bank, **weights):
     """An aligner with two pictures of two of the three classes, about to take a step."""
     torch.manual_seed(0)
     encoder = encoders.get("small", dim=32, mels=32, hop=640, window_s=0.512)
+    encoder.class_text.normal_()  # stands for the names of the ImageNet classes
     images = (torch.randn(4, 1280), torch.rand(4, 1000), torch.tensor([0, 0, 2, 2]))
     config = AlignConfig(batch=12, crop_s=0.512)
     aligner = Aligner(encoder, toy_bank, [[name] for name in toy_bank.classes], images, config)
