@@ -287,11 +287,11 @@ def find_weights() -> Path:
     """
     named = os.environ.get(VARIABLE)
     cache = Path(torch.hub.get_dir()) / "checkpoints" / FILE
-    for path in (Path(named) if named else cache, cache):
-        if path.is_file():
-            return path
-        if named:
-            raise EncoderError(f"{named}: no such file; {VARIABLE} must name {FILE}")
+    path = Path(named) if named else cache
+    if path.is_file():
+        return path
+    if named:
+        raise EncoderError(f"{named}: no such file; {VARIABLE} must name {FILE}")
     raise EncoderError(
         f"ImageBind's weights are not here. They are 4.5 GB, licence {LICENCE}. Download {FILE} "
         f"as the ImageBind repository describes, then put it at {cache}, or name it by {VARIABLE} "
