@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 IMAGEBIND = ["imagebind-unofficial>=0.1.1", "einops>=0.8"]  # einops it needs and does not name
 CLAP = ["transformers>=4.50"]
+LORA = ["peft>=0.14"]
 
 setup(
     name="sep-toolkit",
@@ -14,7 +15,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["sep", "sep.*", "encoders", "encoders.*"]),
-    package_data={"sep": ["py.typed"]},
+    package_data={"sep": ["py.typed"], "encoders": ["weights/*/*"]},
     install_requires=[
         "torch>=2.11",
         "torchaudio>=2.11",
@@ -39,8 +40,9 @@ setup(
     extras_require={
         "imagebind": IMAGEBIND,
         "clap": CLAP,
+        "lora": LORA,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
-        "dev": ["pytest>=8", "ruff>=0.9", *CLAP]
+        "dev": ["pytest>=8", "ruff>=0.9", *CLAP, *LORA]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},

@@ -109,3 +109,26 @@ def triplet(
 def consistency(a: Tensor, b: Tensor) -> Tensor:
     """Mean of 1 - cos between two views (B, D) of the same sounds, unit vectors."""
     return (1 - (a * b).sum(-1)).mean()
+
+
+def rank(
+    cosine: Tensor, other: Tensor, snr_db: Tensor, other_db: Tensor, per_db: float = 0.01
+) -> Tensor:
+    """Hinge loss on the order of two versions of one mixture that differ in the target's SNR.
+
+    loss = mean_i max(0, m_i - sign(d_i) (other_i - cosine_i)) with d = other_db - snr_db and the
+    margin m = `per_db` min(|d|, 20). A reward ranks the masks of one mixture; this is that task.
+
+    Args:
+        cosine: (B,) similarities to the target.
+        other: (B,) of the other versions.
+        snr_db: (B,) levels in dB of the target over the rest.
+        other_db: (B,) in the other versions.
+        per_db: by which the cosine should rise with each dB.
+
+    Returns:
+        Scalar.
+    """
+    step_db = other_db - snr_db
+    margin = per_db * step_db.abs().clamp(max=20)
+    return (margin - step_db.sign() * (other - cosine)).clamp(min=0).mean()

@@ -27,8 +27,10 @@ class FusedAnchor(nn.Module):
         )
         self.out = nn.Linear(rank, dim, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
+        generator = torch.Generator().manual_seed(rank)  # untrained anchors are alike
         for layer in self.into.values():  # factors of about unit size for unit vectors
-            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.weight, generator=generator)
+        nn.init.normal_(self.out.weight, std=rank**-0.5, generator=generator)
 
     def forward(
         self,

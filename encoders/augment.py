@@ -9,6 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+_FFT, _WINDOW = 1024, 640  # samples
+
+
+def stft(wave: Tensor) -> Tensor:
+    """Complex spectrograms (B, 513, T) of waveforms (B, N) that mixing works on."""
+    window = torch.hann_window(_WINDOW, device=wave.device)
+    return torch.stft(
+        wave, _FFT, _WINDOW // 2, _WINDOW, window, pad_mode="constant", return_complex=True
+    )
+
+
+def istft(spectrum: Tensor, length: int) -> Tensor:
+    """Waveforms (B, `length`) of complex spectrograms (B, 513, T), the inverse of `stft`."""
+    window = torch.hann_window(_WINDOW, device=spectrum.device)
+    return torch.istft(spectrum, _FFT, _WINDOW // 2, _WINDOW, window, length=length)
+
 
 def active_power(spectrum: Tensor, below_db: float = 40.0) -> Tensor:
     """Mean power (B,) of the frames that are at most `below_db` under the loudest one.
@@ -25,10 +41,9 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix pairs of sources, some through the kind of mask a separator makes.
 
-    Each source may be band-limited and tilted, as recordings are; then the pair is brought to
-    `snr_db` between their active powers. In a share `masked` of the rows the mixture passes a
-    soft mask of random quality: somewhere between the ideal ratio mask of the first source, none
-    and random blotches. The SNR returned is the one that is left after all that.
+    The pair is brought to `snr_db` between their active powers. In a share `masked` of the rows the
+    mixture passes a soft mask of random quality: somewhere between the ideal ratio mask of the
+    first source, none and random blotches. The SNR returned is the one that is left after that.
 
     Args:
         first: (B, F, T) complex spectrograms.
@@ -40,9 +55,8 @@ def mix(
     Returns:
         Mixtures (B, F, T), and the SNR (B,) in dB in them.
     """
-    device, (rows, bins, _) = first.device, first.shape
-    first = first * _colour(rows, bins, generator).to(device)[..., None]
-    second = second * _colour(rows, bins, generator).to(device)[..., None]
+    device, rows = first.device, len(first)
+    first, second = first.clone(), second.clone()
     ratio = active_power(first) / active_power(second).clamp_min(1e-12)
     gain = (ratio * 10 ** (-snr_db / 10)).sqrt().clamp(max=1e8)
     second = second * gain[:, None, None]
@@ -53,6 +67,12 @@ def mix(
     left_db = 10 * torch.log10(active_power(first) / active_power(second).clamp_min(1e-12))
     left_db = torch.where(torch.isposinf(snr_db), snr_db, left_db.clamp(-60, 60))
     return first + second, left_db
+
+
+def colour(spectrum: Tensor, generator: torch.Generator) -> Tensor:
+    """Tilt spectrograms (B, F, T) by random smooth curves, and low-pass two in five of them."""
+    rows, bins, _ = spectrum.shape
+    return spectrum * _colour(rows, bins, generator).to(spectrum.device)[..., None]
 
 
 def add_noise(spectrum: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class EncoderError(Exception):
@@ -63,8 +63,58 @@ class Encoder(ABC):
         """Move all towers to `device` and return the encoder."""
 
     @abstractmethod
-    def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` to `folder`, each atomically."""
+    def save(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write the encoder to `folder`, with what it was made from."""
+
+
+class Alignable(nn.Module, Encoder):
+    """An encoder that progressive alignment can tune (`encoders.aligner`).
+
+    Its backbones make features, its heads project them into the common space. Embeddings of the
+    methods below need not have norm 1.
+
+    Attributes:
+        heads: projection head of each modality that it has: "audio", "text", "image".
+        backbone: what lies below the audio head.
+        lora_targets: endings of the names of the backbone's layers that LoRA adapts.
+        tuning: what is tuned unless told otherwise, see `encoders.tuning`.
+        logit_scale: logarithm of the inverse temperature, ().
+        anchor: fuses the embeddings of one sound, its text and its picture.
+    """
+
+    heads: dict[str, nn.Module]
+    backbone: nn.Module
+    lora_targets: tuple[str, ...]
+    tuning: str
+    logit_scale: nn.Parameter
+    anchor: nn.Module
+
+    def fit_text(self, texts: Sequence[str]) -> None:
+        """Prepare the text space for the texts of the classes, before alignment."""
+
+    @abstractmethod
+    def audio_patch(self, wave: Tensor) -> Tensor:
+        """Map waveforms (B, N) of at most one window to patches (B, H, T), frequency by time."""
+
+    @abstractmethod
+    def embed_patch(self, patch: Tensor) -> Tensor:
+        """Embed patches (B, H, T) as (B, D)."""
+
+    @abstractmethod
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Features (Q, ...) of Q texts below the head. Raises EncoderError for an empty one."""
+
+    @abstractmethod
+    def project_text(self, features: Tensor) -> Tensor:
+        """Map features (Q, ...) to unit vectors (Q, D)."""
+
+    @abstractmethod
+    def image_features(self, images: Sequence[Any]) -> tuple[Tensor, ...]:
+        """Features (B, ...) of B pictures below the head, in one tensor or several."""
+
+    @abstractmethod
+    def project_image(self, *features: Tensor) -> Tensor:
+        """Map features (B, ...) to unit vectors (B, D)."""
 
 
 def check_wave(wave: Tensor, sample_rate: int, silence: bool = False) -> None:

@@ -53,9 +53,14 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 def load_weights(module: nn.Module, folder: str | Path) -> None:
     """Fill `module` from `folder`/model.safetensors; raises EncoderError."""
+    path = Path(folder) / "model.safetensors"
+    load_state(module, read_state(path), path)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, halves as float32; raises EncoderError."""
     from safetensors.torch import load_file
 
-    path = Path(folder) / "model.safetensors"
     if not path.is_file():
         raise EncoderError(f"{path} does not exist; give a folder that a training has written")
     try:
@@ -63,26 +68,31 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise EncoderError(f"{path} is damaged ({reason}); train anew") from None
-    load_state(module, state, path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
-    """Fill `module` from `state`, every tensor of it.
+    """Fill `module` from `state`, every tensor of it; raises EncoderError as `check_state`."""
+    check_state(module.state_dict(), state, origin)
+    module.load_state_dict(dict(state))
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str | Path) -> None:
+    """Refuse a `state` whose tensors are not those of a network's `own` state.
 
     Raises:
         EncoderError: names `origin` and the first tensor that is missing, of another shape, or
             not known.
     """
-    for key, own in module.state_dict().items():
+    for key, value in own.items():
         if key not in state:
             raise EncoderError(f"{origin}: has no tensor {key}; it holds another network")
-        if state[key].shape != own.shape:
-            found, wanted = tuple(state[key].shape), tuple(own.shape)
+        if state[key].shape != value.shape:
+            found, wanted = tuple(state[key].shape), tuple(value.shape)
             raise EncoderError(
                 f"{origin}: tensor {key} is {found}, but this network needs {wanted}; "
                 "give the geometry that the weights were trained with"
             )
-    unknown = sorted(set(state) - set(module.state_dict()))
+    unknown = sorted(set(state) - set(own))
     if unknown:
         raise EncoderError(f"{origin}: tensor {unknown[0]} belongs to another network")
-    module.load_state_dict(dict(state))

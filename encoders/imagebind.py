@@ -22,7 +22,8 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from encoders.base import Encoder, EncoderError, check_wave
+from encoders.anchor import FusedAnchor
+from encoders.base import Alignable, EncoderError, check_wave
 from encoders.checkpoint import fingerprint, load_state, load_weights, read_config, save_folder
 from encoders.precision import half_precision
 from encoders.preprocess import open_image, resample, tile
@@ -77,7 +78,7 @@ class KaldiFbank(nn.Module):
         return (power @ self.bank).clamp(min=floor).log().transpose(-1, -2)
 
 
-class ImageBindEncoder(nn.Module, Encoder):
+class ImageBindEncoder(Alignable):
     """Encoder "imagebind": three 2 s clips at 16 kHz, pictures of 224 x 224, D = 1024.
 
     Args:
@@ -98,6 +99,8 @@ class ImageBindEncoder(nn.Module, Encoder):
     licence = LICENCE
     mean, std = -4.268, 9.138  # of the log-mel patches it was trained on
     frames = 204
+    tuning = "heads"  # as MARS-Sep, arXiv 2510.10509
+    lora_targets = ("mlp.fc1", "mlp.fc2")
 
     def __init__(
         self,
@@ -121,6 +124,8 @@ class ImageBindEncoder(nn.Module, Encoder):
         self.net = _build(self.geometry)
         if weights is not None:
             _fill(self.net, weights)
+        self.anchor = FusedAnchor(self.dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(20.0)))  # as it trained on sounds
         self._tokenize: Any = None
         self._fingerprint: str | None = None
         self.eval().requires_grad_(False)
@@ -168,7 +173,7 @@ class ImageBindEncoder(nn.Module, Encoder):
                 warnings.warn(
                     f"the text '{text[:40]}...' has {length} tokens; only the first {limit} are "
                     "used, so shorten it",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             rows.append(self._tokenize(text))
         return torch.stack(rows)
@@ -199,9 +204,7 @@ class ImageBindEncoder(nn.Module, Encoder):
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embed Q texts as (Q, D)."""
-        if isinstance(texts, str):
-            raise EncoderError("embed_text takes a list of texts; put the text in a list")
-        return self._tower("text", self.tokens(texts))
+        return self.project_text(self.text_features(texts))
 
     def embed_audio(self, wave: Tensor, sample_rate: int, window_s: float | None = None) -> Tensor:
         """Embed waveforms (B, N) at `sample_rate` Hz as (B, D), differentiable in `wave`.
@@ -224,15 +227,62 @@ class ImageBindEncoder(nn.Module, Encoder):
         vectors = self._tower("audio", patches.flatten(0, 1))
         return normalize(vectors.unflatten(0, patches.shape[:2]).mean(1), dim=-1)
 
-    @torch.no_grad()
     def embed_image(self, images: Sequence[Any]) -> Tensor:
         """Embed B pictures as (B, D)."""
-        return self._tower("vision", self.pictures(images))
+        return self.project_image(*self.image_features(images))
+
+    # Alignment
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The projection head of each modality: a layer norm and a linear map."""
+        heads = self.net.modality_heads
+        return {"audio": heads["audio"], "text": heads["text"], "image": heads["vision"]}
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The audio trunk."""
+        return self.net.modality_trunks["audio"]
+
+    def audio_patch(self, wave: Tensor) -> Tensor:
+        """Normalised log-mel patches (B, 128, 204) of the first 2 s of waveforms (B, N)."""
+        return self.patches(wave, 1)[:, 0, 0]
+
+    def embed_patch(self, patch: Tensor) -> Tensor:
+        """Embed patches (B, 128, 204) as (B, D)."""
+        return self._tower("audio", patch[:, None])
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Trunk features (Q, E) of Q texts at their end; raises EncoderError for an empty one."""
+        if isinstance(texts, str):
+            raise EncoderError("embed_text takes a list of texts; put the text in a list")
+        return self._features("text", self.tokens(texts))
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """Map trunk features (Q, E) to (Q, D)."""
+        return self._project("text", features)
+
+    @torch.no_grad()
+    def image_features(self, images: Sequence[Any]) -> tuple[Tensor]:
+        """Trunk features (B, E) of B pictures at their class token."""
+        return (self._features("vision", self.pictures(images)),)
+
+    def project_image(self, features: Tensor) -> Tensor:
+        """Map trunk features (B, E) to (B, D)."""
+        return self._project("vision", features)
 
     def _tower(self, kind: str, inputs: Tensor) -> Tensor:
-        """Unit vectors (B, D), float32, of one modality's inputs, in passes of `batch`."""
+        """Unit vectors (B, D), float32, of one modality's inputs."""
+        return self._project(kind, self._features(kind, inputs))
+
+    def _features(self, kind: str, inputs: Tensor) -> Tensor:
+        """The token that the head reads (B, E), float32, in passes of `batch`."""
+        if not len(inputs):
+            width = self.geometry.get(f"{kind}_embed_dim", 768)
+            return torch.zeros(0, width, device=self.device)
         rows = [self._pass(kind, part.to(self.device)) for part in inputs.split(self.batch)]
-        return torch.cat(rows) if len(inputs) else torch.zeros(0, self.dim, device=self.device)
+        return torch.cat(rows)
 
     def _pass(self, kind: str, inputs: Tensor) -> Tensor:
         low = half_precision(inputs.device)
@@ -241,9 +291,17 @@ class ImageBindEncoder(nn.Module, Encoder):
             trunk = dict(prepared["trunk"])
             if self.checkpointing and kind == "audio" and torch.is_grad_enabled():
                 trunk["use_checkpoint"] = True
-            features = self.net.modality_trunks[kind](**trunk)
-            vectors = self.net.modality_heads[kind](features, **prepared["head"])
-        return normalize(vectors.float(), dim=-1)
+            tokens = self.net.modality_trunks[kind](**trunk)  # (B, tokens, E)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return tokens[rows, prepared["head"].get("seq_len", torch.zeros_like(rows))].float()
+
+    def _project(self, kind: str, features: Tensor) -> Tensor:
+        """Apply a head, which is a layer norm and a linear map, to one token (B, E)."""
+        head = self.net.modality_heads[kind]
+        layers = head.proj if kind == "text" else (head[0], head[2])
+        for layer in layers:
+            features = layer(features)
+        return normalize(features, dim=-1)
 
     # Files
 
@@ -251,15 +309,16 @@ class ImageBindEncoder(nn.Module, Encoder):
     def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 over names, shapes and values."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(f"{self.name}{self.clips}", self.net.state_dict())
+            self._fingerprint = fingerprint(f"{self.name}{self.clips}", self.state_dict())
         return self._fingerprint
 
     def save(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
         """Write `config.json` (with `provenance`) and `model.safetensors`, each atomically."""
+        self._fingerprint = None  # alignment may have changed the weights
         config = {"name": self.name, "clips": self.clips, "geometry": self.geometry}
         config |= {"licence": self.licence, "fingerprint": self.fingerprint}
         config["provenance"] = provenance or {}
-        save_folder(folder, config, self.net.state_dict())
+        save_folder(folder, config, self.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -275,7 +334,7 @@ class ImageBindEncoder(nn.Module, Encoder):
             encoder = cls(clips=config["clips"], **config["geometry"])
         except (KeyError, TypeError) as error:
             raise EncoderError(f"{path}/config.json is damaged ({error}); train anew") from None
-        load_weights(encoder.net, path)
+        load_weights(encoder, path)
         return encoder
 
 

@@ -4,6 +4,7 @@ The network is BERT with six layers, which torch's own transformer layer compute
 weights into it starts several times faster than importing the transformers package.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,12 +58,19 @@ class MiniLM(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], batch: int = 128) -> Tensor:
-        """Embed Q texts as (Q, 384) on the module's device."""
+        """Embed Q texts as (Q, 384) on the module's device; a longer text is cut, with a warning."""
         parts = [self._batch(list(texts[i : i + batch])) for i in range(0, len(texts), batch)]
         return torch.cat(parts) if parts else self.words.weight.new_zeros(0, DIM)
 
     def _batch(self, texts: list[str]) -> Tensor:
         encoded = self.tokenizer.encode_batch(texts)
+        for text, encoding in zip(texts, encoded, strict=True):
+            if encoding.overflowing:
+                warnings.warn(
+                    f"the text '{text[:40]}...' is longer than {_TOKENS} tokens; only the first "
+                    f"{_TOKENS} are used, so shorten it",
+                    stacklevel=2,
+                )
         device = self.words.weight.device
         ids = torch.tensor([e.ids for e in encoded], device=device)
         mask = torch.tensor([e.attention_mask for e in encoded], device=device).bool()

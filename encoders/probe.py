@@ -94,7 +94,8 @@ def snr_curve(
     Returns:
         `snr_<dB>` for each point, `clean` and `interferer`; `rising`, the share of steps up in SNR
         that raise the cosine; `monotone`, the share of mixtures whose every step from -10 to 20 dB
-        does; with a point at 0 dB also `gap`, `auc`; and `gap_interferer`, `auc_interferer`.
+        does, and `monotone_10`, from multiple to multiple of 10 dB; with a point at 0 dB also
+        `gap`, `auc`; and `gap_interferer`, `auc_interferer`.
     """
     generator = torch.Generator().manual_seed(seed)
     classes = bank.draw_classes(mixtures, generator)
@@ -126,8 +127,9 @@ def snr_curve(
     row["auc_interferer"] = auc(clean, interferer)
     rising = table[1:] > table[:-1]
     row["rising"] = float(rising.float().mean())
-    inner = [k for k, snr_db in enumerate(snrs_db[1:]) if snrs_db[k] >= -10 and snr_db <= 20]
-    row["monotone"] = float(rising[inner].all(0).float().mean())
+    for name, step in (("monotone", 1), ("monotone_10", 10)):
+        points = [k for k, s in enumerate(snrs_db) if -10 <= s <= 20 and s % step == 0]
+        row[name] = float((table[points].diff(dim=0) > 0).all(0).float().mean())
     return row
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from encoders.base import Encoder, EncoderError
 from encoders.checkpoint import read_config
 
+SHIPPED = Path(__file__).resolve().parent / "weights"  # one folder an encoder
 KNOWN = {
     "small": "encoders.small:SmallEncoder",
     "imagebind": "encoders.imagebind:ImageBindEncoder",
@@ -21,7 +22,9 @@ def get(
 
     Args:
         name: a key of `KNOWN`.
-        weights: folder written by `Encoder.save`; None takes the encoder's own starting weights.
+        weights: folder written by `Encoder.save`; "shipped" takes those that come with the
+            toolkit; None those, where there are any and no `options` are given, else the
+            encoder's own starting weights.
         device: where its towers run.
         options: constructor arguments of that encoder, for a start without `weights`.
 
@@ -32,6 +35,13 @@ def get(
         raise EncoderError(f"unknown encoder '{name}'; known: {', '.join(sorted(KNOWN))}")
     module, _, class_name = KNOWN[name].partition(":")
     cls = getattr(import_module(module), class_name)
+    shipped = SHIPPED / name
+    if weights == "shipped":
+        if not shipped.is_dir():
+            raise EncoderError(f"no weights of encoder '{name}' come with the toolkit")
+        weights = shipped
+    elif weights is None and not options and shipped.is_dir():
+        weights = shipped
     if weights is None:
         return cls(**options).to(device)
     if options:

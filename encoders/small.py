@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from encoders import lite0, minilm
 from encoders.anchor import FusedAnchor
-from encoders.base import Encoder, EncoderError, check_wave
+from encoders.base import Alignable, EncoderError, check_wave
 from encoders.checkpoint import fingerprint, load_weights, read_config, save_folder
 from encoders.precision import convolve, layout
 from encoders.preprocess import LogMel, load_image, resample, windows
@@ -49,7 +49,7 @@ class AudioTower(nn.Module):
         return self.head(convolve(self.net, patch[:, None]).float())
 
 
-class SmallEncoder(nn.Module, Encoder):
+class SmallEncoder(Alignable):
     """Encoder "small": 4.1 s audio windows at 16 kHz, D = 256 unless told otherwise.
 
     Args:
@@ -63,6 +63,8 @@ class SmallEncoder(nn.Module, Encoder):
     name = "small"
     sample_rate = 16_000
     licence = LICENCE
+    tuning = "full"  # the audio tower starts from pictures
+    lora_targets = ("conv_pw", "conv_pwl")
 
     def __init__(
         self,
@@ -113,6 +115,16 @@ class SmallEncoder(nn.Module, Encoder):
             net.to(device).to(memory_format=layout(self.device))
         return self
 
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The projection head of each modality."""
+        return {"audio": self.audio.head, "text": self.text_head, "image": self.image_head}
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The audio tower below its head."""
+        return self.audio.net
+
     # Text
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -158,6 +170,14 @@ class SmallEncoder(nn.Module, Encoder):
             level = block.detach().square().mean(-1, keepdim=True).sqrt()
             total = total + (vectors * level).reshape(steps, -1, self.dim).sum(0)
         return normalize(total, dim=-1)
+
+    def audio_patch(self, wave: Tensor) -> Tensor:
+        """Log-mel patches (B, H, T) of waveforms (B, N)."""
+        return self.audio.log_mel(wave)
+
+    def embed_patch(self, patch: Tensor) -> Tensor:
+        """Embed log-mel patches (B, H, T) as (B, D), not normalised."""
+        return self.audio.embed_patch(patch)
 
     # Images
 

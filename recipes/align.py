@@ -1,10 +1,11 @@
 """Stage 2: align the query encoder on the recipe's own recordings, captions and pictures.
 
-In three stages (`encoders.aligner`), each from the best weights of the one before. The audio tower
-is trained whole; of the text and image towers only the projection heads move. The weights that
-validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
-leaves no half encoder and simply starts again. `exp/<tag>/log/align.csv` holds the training and
-`align_valid.csv` the validations.
+In three stages (`encoders.aligner`), each from the best weights of the one before. `align.tune`
+says what moves of the audio tower; of the text and image towers only the projection heads do. The
+weights that validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
+leaves no half encoder and simply starts again; with `keep_stages` those of every stage, and those
+before the first, go to `exp/<tag>/stages/<stage>`. `exp/<tag>/log/align.csv` holds the training
+and `align_valid.csv` the validations.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -27,12 +28,22 @@ import encoders
 from encoders import probe
 from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.bank import ClipBank
-from encoders.base import EncoderError
+from encoders.base import Alignable, EncoderError
 from encoders.preprocess import open_image
-from encoders.small import SmallEncoder
 from sep.data.kaldi import DataDir
 from sep.device import resolve
 from sep.program import guarded, say
+
+
+def build(settings: dict[str, Any], device: torch.device) -> Alignable:
+    """The encoder to start from; weights that are given fix its geometry."""
+    name, weights = settings.pop("name"), settings.pop("weights")
+    if weights is None:
+        return encoders.get(name, device=device, **settings)
+    encoder = encoders.get(name, weights=weights, device=device)
+    for key in {"batch", "checkpointing"} & settings.keys():
+        setattr(encoder, key, settings[key])
+    return encoder
 
 
 def wordings(data: DataDir, label: str) -> list[str]:
@@ -41,17 +52,22 @@ def wordings(data: DataDir, label: str) -> list[str]:
     return [*sorted(captions), f"the sound of {label}", label]
 
 
-def read_bank(data: DataDir, classes: list[str], device: torch.device) -> ClipBank:
+def read_bank(data: DataDir, classes: list[str], encoder: Alignable) -> ClipBank:
     """Decode a whole split to memory."""
     labels = [data.label[i] for i in data.ids]
-    rate = SmallEncoder.sample_rate
-    return ClipBank.read([data.wav[i] for i in data.ids], labels, rate, classes, device)
+    paths = [data.wav[i] for i in data.ids]
+    return ClipBank.read(paths, labels, encoder.sample_rate, classes, encoder.device)
 
 
 def picture_features(
-    encoder: SmallEncoder, data: DataDir, classes: list[str], views: bool
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Frozen features and class index of each distinct picture, with mirrored and cut views."""
+    encoder: Alignable, data: DataDir, classes: list[str], views: bool
+) -> tuple[tuple[Tensor, ...], Tensor] | None:
+    """Frozen features and class index of each distinct picture, with mirrored and cut views.
+
+    None where there are no pictures, or the encoder does not see.
+    """
+    if "image" not in encoder.heads:
+        return None
     pairs = sorted({(data.image[i], data.label[i]) for i in data.ids if i in data.image})
     pairs = [(path, label) for path, label in pairs if label in classes]
     if not pairs:
@@ -63,8 +79,7 @@ def picture_features(
             made += [ImageOps.mirror(made[0]), *_cuts(made[0])]
         pictures += made
         index += [classes.index(label)] * len(made)
-    features, probabilities = encoder.image_features(pictures)
-    return features, probabilities, torch.tensor(index, device=encoder.device)
+    return encoder.image_features(pictures), torch.tensor(index, device=encoder.device)
 
 
 def _cuts(picture: Image.Image) -> list[Image.Image]:
@@ -77,18 +92,19 @@ def _cuts(picture: Image.Image) -> list[Image.Image]:
 class Validation:
     """Scores an encoder on the validation split."""
 
-    def __init__(self, cfg: DictConfig, data: DataDir, classes: list[str], encoder: SmallEncoder):
+    def __init__(self, cfg: DictConfig, data: DataDir, classes: list[str], encoder: Alignable):
         self.encoder, self.classes, self.mixtures = encoder, classes, cfg.valid_mixtures
-        self.bank = read_bank(data, classes, encoder.device)
+        self.bank = read_bank(data, classes, encoder)
         self.captions = sorted({(data.text[i], data.label[i]) for i in data.ids})
         self.pictures = picture_features(encoder, data, classes, views=False)
+        self.segment = round(cfg.valid_segment_s * encoder.sample_rate)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         """Zero-shot accuracy, retrieval, and the similarity-against-SNR curve."""
         encoder = self.encoder
         text = encoder.embed_text([f"the sound of {name}" for name in self.classes])
-        audio = probe.embed_bank(encoder, self.bank, encoder.window)
+        audio = probe.embed_bank(encoder, self.bank, self.segment)
         captions = encoder.embed_text([caption for caption, _ in self.captions])
         of_caption = torch.tensor([self.classes.index(label) for _, label in self.captions])
         row = {
@@ -97,10 +113,10 @@ class Validation:
             "same_class": probe.recall(audio, audio, self.bank.label, self.bank.label)[0],
         }
         if self.pictures is not None:
-            features, probabilities, label = self.pictures
-            image = encoder.project_image(features, probabilities)
+            features, label = self.pictures
+            image = encoder.project_image(*features)
             row["image_zero_shot"] = probe.zero_shot(image, text, label)
-        return row | probe.snr_curve(encoder, self.bank, text, encoder.window, self.mixtures)
+        return row | probe.snr_curve(encoder, self.bank, text, self.segment, self.mixtures)
 
 
 def align(cfg: DictConfig) -> None:
@@ -114,9 +130,8 @@ def align(cfg: DictConfig) -> None:
     device = resolve(cfg.device)
     train, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
     classes = sorted(set(train.label.values()) | set(valid.label.values()))
-    settings = OmegaConf.to_container(cfg.encoder, resolve=True)
-    encoder = encoders.get("small", device=device, **settings)
-    bank = read_bank(train, classes, device)
+    encoder = build(OmegaConf.to_container(cfg.encoder, resolve=True), device)
+    bank = read_bank(train, classes, encoder)
     named = [wordings(train, label) for label in classes]
     encoder.fit_text(sorted({text for texts in named for text in texts}))
     pictures = picture_features(encoder, train, classes, views=True)
@@ -130,34 +145,37 @@ def align(cfg: DictConfig) -> None:
     seconds = float(bank.length.sum()) / encoder.sample_rate
     say(
         f"align: {len(bank)} recordings ({seconds / 60:.1f} min) of {len(bank.filled)} classes, "
-        f"{0 if pictures is None else len(pictures[2])} picture views; "
-        f"set up in {time.monotonic() - began:.0f} s"
+        f"{0 if pictures is None else len(pictures[1])} picture views; "
+        f"tuning {aligner.tuning.how}; set up in {time.monotonic() - began:.0f} s"
     )
-    scores = fit(cfg, aligner, validate, stages)
-    encoder.eval().requires_grad_(False)
     provenance = {
         "data": str(cfg.data),
-        "valid": scores,
         "align": OmegaConf.to_container(cfg.align),
         "stages": OmegaConf.to_container(cfg.stages),
     }
+    provenance["valid"] = fit(cfg, aligner, validate, stages, provenance)
+    encoder.eval().requires_grad_(False)
     encoder.save(Path(cfg.exp) / "encoder", provenance)
     say(f"align: saved {cfg.exp}/encoder ({encoder.fingerprint})")
 
 
 def fit(
-    cfg: DictConfig, aligner: Aligner, validate: Validation, stages: list[Stage]
+    cfg: DictConfig,
+    aligner: Aligner,
+    validate: Validation,
+    stages: list[Stage],
+    provenance: dict[str, Any],
 ) -> dict[str, dict[str, float]]:
     """Train stage by stage, each from the best weights of the one before.
 
-    Leaves the best weights in the encoder; returns the best scores by stage, with those at the
-    start as "start".
+    Leaves the best weights in the encoder, adapters folded in; returns the best scores by stage,
+    with those at the start as "start".
     """
     logs = Path(cfg.exp) / "log"
     training, validation = Table(logs / "align.csv"), Table(logs / "align_valid.csv")
     best_of: dict[str, dict[str, float]] = {}
     began, total = time.monotonic(), sum(stage.steps for stage in stages)
-    best, step = _state(aligner), 0
+    best, step = aligner.state(), 0
 
     def check(stage: str) -> None:
         nonlocal best
@@ -166,12 +184,18 @@ def fit(
         say(f"align: {stage}: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
         if stage not in best_of or _merit(scores) >= _merit(best_of[stage]):
             best_of[stage] = {"step": step, **scores}
-            best = _state(aligner)
+            best = aligner.state()
+
+    def keep(stage: str) -> None:
+        aligner.restore(best)
+        if cfg.keep_stages:
+            folder = Path(cfg.exp) / "stages" / stage
+            aligner.tuning.merged().save(folder, provenance | {"valid": best_of})
 
     check("start")
+    keep("start")
     spoke = began
     for stage in stages:
-        aligner.encoder.load_state_dict(best)
         aligner.begin(stage)
         for k in range(1, stage.steps + 1):
             row, step = aligner.step(), step + 1
@@ -189,14 +213,11 @@ def fit(
             if k % cfg.valid_every == 0 or k == stage.steps:
                 aligner.settle()
                 check(stage.name)
-    aligner.encoder.load_state_dict(best)
+        keep(stage.name)
+    aligner.tuning.merge()
     training.close()
     validation.close()
     return best_of
-
-
-def _state(aligner: Aligner) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in aligner.encoder.state_dict().items()}
 
 
 def _merit(scores: dict[str, float]) -> float:

@@ -2,8 +2,9 @@
 
 For every encoder named: retrieval between text, sound and picture in all six directions (R@1, 5, 10
 by class), sound to sound, zero-shot accuracy, the gaps and AUC of clean target against mixture and
-interferer, and the similarity-against-SNR curve. Writes `exp/<tag>/assess/`: table.md, assess.csv
-and snr.png. The mixtures are drawn once by seed, so all encoders hear the same ones.
+interferer, and the similarity-against-SNR curve; for each of `groups`, accuracy among its classes
+alone. Writes `exp/<tag>/assess/`: table.md, assess.csv and snr.png. The mixtures are drawn once by
+seed, so all encoders hear the same ones.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -16,8 +17,9 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import encoders
 from encoders import probe
@@ -40,7 +42,8 @@ def assess(cfg: DictConfig) -> None:
     device = resolve(cfg.device)
     data = DataDir(Path(cfg.data) / cfg.split)
     rows: dict[str, dict[str, Any]] = {}
-    for name, what in OmegaConf.to_container(cfg.encoders, resolve=True).items():
+    own = {name: f"{cfg.exp}/{name}" for name in ("encoder", "judge")}
+    for name, what in (cfg.encoders or own).items():
         say(f"assess: {name}: {what}")
         rows[name] = score(cfg, data, what, device)
         shown = ("zero_shot", "gap", "auc", "monotone")
@@ -70,6 +73,7 @@ def score(cfg: DictConfig, data: DataDir, what: str, device: torch.device) -> di
         audio = cache.audio([data.wav[i] for i in data.ids])
         text = cache.text([f"the sound of {name}" for name in classes])
         row = directions(cache, data, classes, audio, label)
+        row |= grouped(cfg, cache, data, classes, audio, label)
     own = probe.recall(audio, audio, label, label, KS)
     row |= {f"audio-audio R@{k}": value for k, value in zip(KS, own, strict=True)}
     row["zero_shot"] = probe.zero_shot(audio, text.to(audio.device), label)
@@ -105,6 +109,62 @@ def directions(
                 values = probe.recall(vectors, gallery, index[query], index[found], KS)
                 row |= {f"{query}-{found} R@{k}": v for k, v in zip(KS, values, strict=True)}
     return row
+
+
+def grouped(
+    cfg: DictConfig,
+    cache: EmbeddingCache,
+    data: DataDir,
+    classes: list[str],
+    audio: Tensor,
+    label: Tensor,
+) -> dict[str, float]:
+    """Accuracy among the classes of each group alone, on the recordings with an id of its prefix.
+
+    By text (each class the mean of its wordings by `cfg.templates`), by sound (the nearest
+    recording of the split `cfg.gallery`) and by picture (the nearest class, each the mean of its
+    pictures in this split, over the sounds of classes that have one). "mean of classes" gives every
+    class the same weight.
+    """
+    row: dict[str, float] = {}
+    gallery = DataDir(Path(cfg.data) / cfg.gallery) if cfg.gallery else None
+    for name, group in (cfg.groups or {}).items():
+        prefix, wanted = group.get("prefix", ""), group.get("classes") or classes
+        rows = [k for k, id_ in enumerate(data.ids)
+                if id_.startswith(prefix) and data.label[id_] in wanted]  # fmt: skip
+        if not rows:
+            say(f"assess: group {name}: no recordings; left out")
+            continue
+        wanted = sorted(set(wanted) & {data.label[data.ids[k]] for k in rows})
+        sounds = audio[rows]
+        of_sound = torch.tensor([wanted.index(data.label[data.ids[k]]) for k in rows])
+        texts = [cache.text([t.format(c) for c in wanted]).float() for t in cfg.templates]
+        text = normalize(torch.stack(texts).mean(0), dim=-1)
+        right = (sounds @ text.to(sounds.device).T).argmax(1).cpu() == of_sound
+        row |= {f"{name}: by text": float(right.float().mean())}
+        row |= {f"{name}: by text, mean of classes": _mean_of_classes(right, of_sound)}
+        if gallery is not None:
+            ids = [i for i in gallery.ids if gallery.label[i] in wanted]
+            found = cache.audio([gallery.wav[i] for i in ids])
+            of_found = torch.tensor([wanted.index(gallery.label[i]) for i in ids])
+            right = of_found[(sounds @ found.T).argmax(1).cpu()] == of_sound
+            row |= {f"{name}: by sound": float(right.float().mean())}
+        pictures = sorted({(data.image[i], data.label[i]) for i in data.ids if i in data.image})
+        pictures = [(path, of) for path, of in pictures if of in wanted]
+        if pictures:
+            vectors = cache.image([path for path, _ in pictures]).float()
+            seen = sorted({wanted.index(of) for _, of in pictures})
+            means = [vectors[[wanted.index(of) == k for _, of in pictures]].mean(0) for k in seen]
+            means = normalize(torch.stack(means), dim=-1)
+            heard = torch.isin(of_sound, torch.tensor(seen))
+            nearest = torch.tensor(seen)[(sounds[heard] @ means.T).argmax(1).cpu()]
+            right = nearest == of_sound[heard]
+            row |= {f"{name}: by picture, {len(seen)} classes": float(right.float().mean())}
+    return row
+
+
+def _mean_of_classes(right: Tensor, label: Tensor) -> float:
+    return float(torch.stack([right[label == k].float().mean() for k in label.unique()]).mean())
 
 
 class _JudgeEncoder:
@@ -152,7 +212,7 @@ def markdown(rows: dict[str, dict[str, Any]], cfg: DictConfig, clips: int) -> st
         "target's text, clean target less its mixture at 0 dB; auc: how often the one is above the "
         "other; gap_interferer, auc_interferer: the same against the clean interferer. rising: "
         "steps up in SNR that raise the cosine; monotone: mixtures whose every step from -10 to "
-        "20 dB does.\n"
+        "20 dB does; monotone_10: that in steps of 10 dB.\n"
     )
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the `sep` command and return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    warnings.formatwarning = lambda message, *_: f"notice: {message}\n"
     # Waiting threads sleep rather than spin: on a busy machine this is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:

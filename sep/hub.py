@@ -108,13 +108,21 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
     """Load the query encoder that a model folder carries in `encoder/`.
 
     Raises:
-        ModelError: the folder carries none.
+        ModelError: the folder carries none, or another one than its separator was trained with.
     """
     import encoders
+    from encoders.checkpoint import read_config as described
 
     path = Path(folder) / "encoder"
     if not path.is_dir():
         raise ModelError(f"{path}: missing; copy the whole model folder")
+    wanted = (read_config(folder).get("encoder") or {}).get("fingerprint")
+    found = described(path).get("fingerprint")
+    if wanted and found != wanted:
+        raise ModelError(
+            f"{path}: this encoder ({found}) is not the one that the separator was trained with "
+            f"({wanted}); copy the whole model folder again"
+        )
     return encoders.load(path, device=device)
 
 

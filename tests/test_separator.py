@@ -1,6 +1,7 @@
 """The Python face: every kind of recording in, two that add up to it out."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -195,3 +196,13 @@ def test_model_is_found_or_its_absence_told(model_dir, tmp_path, monkeypatch):
         Separator.from_pretrained(trained)
     with pytest.raises(SepError, match="device 'abacus' is unknown"):
         Separator.from_pretrained(model_dir, device="abacus")
+
+
+def test_an_encoder_of_another_separator_is_refused(model_dir, tmp_path):
+    from encoders.small import SmallEncoder
+
+    shutil.copytree(model_dir, tmp_path / "model")
+    torch.manual_seed(5)
+    SmallEncoder(dim=32, mels=64).save(tmp_path / "model" / "encoder")
+    with pytest.raises(ModelError, match="is not the one that the separator was trained with"):
+        Separator.from_pretrained(tmp_path / "model", device="cpu")

@@ -12,12 +12,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from sep.data import kaldi, mixtures
+from sep.data import clips, kaldi, mixtures
 
 LOCAL = Path(__file__).parents[2] / "egs" / "mini_sounds" / "local"
 sys.path.insert(0, str(LOCAL))
 
-import clips  # noqa: E402
 import containers  # noqa: E402
 import folder  # noqa: E402
 import melody  # noqa: E402

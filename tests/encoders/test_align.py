@@ -7,7 +7,7 @@ import torch
 from toys import tone
 
 import encoders
-from encoders.align import consistency, info_nce, soft_labels, soft_nce, triplet
+from encoders.align import consistency, info_nce, rank, soft_labels, soft_nce, triplet
 from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.anchor import FusedAnchor
 from encoders.bank import ClipBank
@@ -84,6 +84,17 @@ def test_triplet_takes_the_hardest_negative_of_another_class():
     assert triplet(anchor, positive, labels, labels, 0.3).item() == pytest.approx(0.5 / 3)
     alone = torch.zeros(3, dtype=torch.long)
     assert triplet(anchor, positive, alone, alone).item() == 0
+
+
+def test_rank_asks_for_a_rise_in_proportion_to_the_snr():
+    cosine, other = torch.tensor([0.1, 0.3, 0.2, 0.0]), torch.tensor([0.3, 0.2, 0.2, 0.1])
+    one_db, two_db = torch.tensor([0.0, 5.0, 0.0, -20.0]), torch.tensor([10.0, 0.0, 4.0, 20.0])
+    # Rises of .2, .1, 0 and .1 against margins of .1, .05, .04 and .2 (20 dB at most).
+    expected = (0 + 0 + 0.04 + 0.1) / 4
+    assert rank(cosine, other, one_db, two_db).item() == pytest.approx(expected)
+    assert rank(other, cosine, two_db, one_db).item() == pytest.approx(expected)
+    # The wrong way round: a fall of .2 where .1 is asked for.
+    assert rank(cosine[:1], other[:1], two_db[:1], one_db[:1]).item() == pytest.approx(0.3)
 
 
 def test_consistency_is_the_mean_cosine_distance():
@@ -184,7 +195,7 @@ def _later_stage(toy_bank, **weights):
     torch.manual_seed(0)
     encoder = encoders.get("small", dim=32, mels=32, hop=640, window_s=0.512)
     encoder.class_text.normal_()  # stands for the names of the ImageNet classes
-    images = (torch.randn(4, 1280), torch.rand(4, 1000), torch.tensor([0, 0, 2, 2]))
+    images = (torch.randn(4, 1280), torch.rand(4, 1000)), torch.tensor([0, 0, 2, 2])
     config = AlignConfig(batch=12, crop_s=0.512)
     aligner = Aligner(encoder, toy_bank, [[name] for name in toy_bank.classes], images, config)
     aligner.begin(Stage("later", steps=2, **weights))
@@ -225,6 +236,17 @@ def test_second_views_are_cuts_of_the_same_recordings(toy_bank):
     assert torch.equal(drawn[0][:pairs], drawn[0][2 * pairs : 3 * pairs])
     lone = batch.labels[: 3 * pairs]
     assert torch.equal(lone.amax(1), torch.ones(3 * pairs))  # no second source in any of them
+
+
+def test_twins_are_the_same_two_sounds_at_other_levels(toy_bank):
+    aligner = _later_stage(toy_bank, rank=1.0)
+    batch = aligner.batch()
+    assert batch.twins == 3 and len(batch.patch) == 12
+    for field in (batch.first, batch.second):
+        assert torch.equal(field[-6:-3], field[-3:])
+    step_db = (batch.snr_db[-6:-3] - batch.snr_db[-3:]).abs()
+    assert (step_db > 0).all() and torch.isinf(batch.snr_db[:-6]).all()
+    assert "rank" in aligner.losses(batch)
 
 
 def test_alignment_refuses_one_class_and_missing_wordings(toy_bank):

@@ -7,7 +7,7 @@ import torch
 from toys import RATE, tone
 
 from encoders import EncoderError
-from encoders.augment import active_power, add_noise, mix, stripes
+from encoders.augment import active_power, add_noise, colour, istft, mix, stft, stripes
 from encoders.bank import ClipBank
 from encoders.preprocess import LogMel
 
@@ -50,6 +50,19 @@ def test_masks_change_the_snr_that_is_reported():
     mixture, masked = mix(first, second, torch.zeros(16), seeded(1), masked=1.0)
     assert masked.mean() > plain.mean() + 1  # masks lean to the first source
     assert torch.isfinite(mixture.abs()).all() and torch.isfinite(masked).all()
+
+
+def test_the_transform_is_inverted():
+    wave = torch.randn(2, 5_000, generator=seeded())
+    torch.testing.assert_close(istft(stft(wave), 5_000), wave, atol=1e-5, rtol=0)
+
+
+def test_colour_is_smooth_and_bounded():
+    flat = torch.ones(32, 513, 3, dtype=torch.complex64)
+    gain_db = 20 * torch.log10(colour(flat, seeded()).abs()[..., 0].clamp_min(1e-6))
+    assert gain_db.max() <= 12.01 and gain_db[:, :100].min() >= -12.01
+    low_passed = (gain_db[:, -1] < -60).float().mean()
+    assert 0.2 < low_passed < 0.6
 
 
 def test_noise_stays_at_least_20_db_below():

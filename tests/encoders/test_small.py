@@ -178,3 +178,10 @@ def test_folders_that_hold_no_encoder_are_refused(small, tmp_path):
     weights.write_bytes(b"cut short")
     with pytest.raises(EncoderError, match="is damaged"):
         encoders.load(tmp_path)
+
+
+def test_a_text_beyond_the_window_is_cut_with_a_notice(small):
+    words = " ".join(["bark"] * 400)
+    with pytest.warns(UserWarning, match="longer than 256 tokens; only the first 256 are used"):
+        cut = small.embed_text([words])
+    assert torch.allclose(cut, small.embed_text([" ".join(["bark"] * 254)]), atol=1e-5)

@@ -129,9 +129,8 @@ def unpack(deb: Path, wanted: tuple[str, ...], into: Path) -> list[str]:
     return sorted(missing)
 
 
-def run(into: Path, full: bool) -> None:
-    """Fetch and unpack every package of the list that is not there yet."""
-    packages = tables.packages(full)
+def run(into: Path, packages: list[tables.Package]) -> None:
+    """Fetch and unpack every package that is not there yet."""
     kept, unpacked = into / "packages", into / "unpacked"
     todo = [p for p in packages if not (unpacked / p.name).is_dir()]
     absent = [p for p in todo if not list(kept.glob(f"{p.name}_*.deb"))]
@@ -173,7 +172,7 @@ def main() -> int:
     parser.add_argument("--into", type=Path, default=Path("downloads"))
     arguments = parser.parse_args()
     try:
-        run(arguments.into, arguments.full)
+        run(arguments.into, tables.packages(arguments.full))
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

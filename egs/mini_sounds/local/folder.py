@@ -3,11 +3,11 @@
 import random
 from pathlib import Path
 
-import clips
 from containers import ContainerError, read_image
-from sources import slug, write_clips
+from sources import slug
 from splits import Clip
 
+from sep.data import clips
 from sep.errors import SepError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif"}
@@ -78,7 +78,7 @@ def _clips(path: Path, wav: Path, stem: str) -> list[tuple[str, float]]:
     except (clips.ClipError, OSError) as error:
         print(f"{path}: {error}; left out", flush=True)
         return []
-    return write_clips(wav, stem, parts)
+    return clips.write(wav, stem, parts)
 
 
 def _picture(path: Path, into: Path, kept: list[str]) -> None:

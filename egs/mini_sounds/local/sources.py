@@ -9,14 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import clips
 import melody
-import soundfile
 import tables
 from containers import ContainerError, read_bytes, read_image
 from splits import Clip
 
-from sep.errors import SepError
+from sep.data import clips
 
 PHRASES = {"train": 12, "valid": 3}
 PHRASE_S = (6.0, 8.0)
@@ -65,21 +63,7 @@ def _convert(unpacked: Path, wav: Path, job: tuple[dict, str]) -> list[tuple[str
         parts = clips.clean(wave, rate)
     except (clips.ClipError, ContainerError) as error:
         return f"{row['package']}: {row['path'].split('/')[-1]}: {error}"
-    return write_clips(wav, name, parts)
-
-
-def write_clips(wav: Path, name: str, parts: list) -> list[tuple[str, float]]:
-    """Write clips of one recording and return their ids and lengths."""
-    written = []
-    for k, part in enumerate(parts):
-        id_ = name if len(parts) == 1 else f"{name}-part{k + 1}"
-        path = wav / f"{id_}.wav"
-        try:
-            soundfile.write(path, part, clips.SAMPLE_RATE, subtype="PCM_16")
-        except (soundfile.SoundFileError, OSError):
-            raise SepError(f"{path}: cannot be written; is the disk full?") from None
-        written.append((id_, len(part) / clips.SAMPLE_RATE))
-    return written
+    return clips.write(wav, name, parts)
 
 
 def render_all(unpacked: Path, wav: Path, seed: int) -> list[Clip]:
@@ -102,7 +86,7 @@ def render_all(unpacked: Path, wav: Path, seed: int) -> list[Clip]:
                 program = programs[k % len(programs)]
                 wave = renderer.play(instrument, notes, program, length_s)
                 name = f"{slug(instrument.name)}-{font['package'].split('-')[0]}-phrase{k + 1:02d}"
-                for id_, seconds in write_clips(wav, name, clips.clean(wave[:, None], 16_000)):
+                for id_, seconds in clips.write(wav, name, clips.clean(wave[:, None], 16_000)):
                     found.append(
                         Clip(id_, str(wav / f"{id_}.wav"), kind.name,
                              kind.captions[k % len(kind.captions)], font["package"], id_, seconds,

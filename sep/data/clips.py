@@ -1,13 +1,17 @@
-"""Cleaning one recording: mono, 16 kHz, no offset, trimmed, at one peak level, in short clips."""
+"""Cleaning recordings: mono, 16 kHz, no offset, trimmed, at one peak level, in short clips."""
 
 import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-SAMPLE_RATE = 16_000
+from sep.data.kaldi import SAMPLE_RATE
+from sep.errors import SepError
+
 PEAK = 10 ** (-3 / 20)
 CLIP_S = 20.0  # longest clip
 MAX_CLIPS = 3  # of one recording
@@ -61,6 +65,24 @@ def clean(wave: np.ndarray, rate: int) -> list[np.ndarray]:
     if not clips:
         raise ClipError(f"has less than {MIN_ACTIVE_S} s of sound")
     return [(clip * (PEAK / np.abs(clip).max())).astype(np.float32) for clip in clips]
+
+
+def write(folder: Path, name: str, parts: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+    """Write the clips (M,) of one recording as `folder`/<id>.wav; returns ids and seconds.
+
+    Raises:
+        SepError: a file cannot be written.
+    """
+    written = []
+    for k, part in enumerate(parts):
+        id_ = name if len(parts) == 1 else f"{name}-part{k + 1}"
+        path = folder / f"{id_}.wav"
+        try:
+            soundfile.write(path, part, SAMPLE_RATE, subtype="PCM_16")
+        except (soundfile.SoundFileError, OSError):
+            raise SepError(f"{path}: cannot be written; is the disk full?") from None
+        written.append((id_, len(part) / SAMPLE_RATE))
+    return written
 
 
 def frame_levels(mono: np.ndarray) -> np.ndarray:

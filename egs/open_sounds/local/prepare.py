@@ -1,0 +1,171 @@
+"""Stage 1: one data directory of several corpora, each class under one name, sources held out.
+
+python local/prepare.py --esc50 DIR --philharmonia DIR --mini ../mini_sounds/data \\
+    --unpacked downloads/unpacked
+"""
+
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
+import argparse
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import corpora
+import numpy as np
+import pictures
+
+from sep.data import clips, kaldi
+from sep.errors import SepError
+
+SPLITS = ("train", "valid", "test")
+TEST_FOLD, VALID_FOLD = "3", "2"  # of ESC-50
+PHRASE_S = 6.0
+
+
+def convert(job: tuple[Path, str, Path]) -> list[tuple[str, float]] | str:
+    """Clean one file and write its clips; a string says why it was left out."""
+    path, id_, wav = job
+    try:
+        parts = clips.clean(*clips.decode(path.read_bytes()))
+    except clips.ClipError as error:
+        return f"{path}: {error}; left out"
+    return clips.write(wav, id_, parts)
+
+
+def phrases(items: list[corpora.Item], wav: Path, prefix: str) -> Iterator[tuple[str, str, float]]:
+    """Join the notes of an instrument to phrases of about 6 s: id, label and seconds of each.
+
+    Training notes are used twice, in two orders.
+    """
+    for label in sorted({item.label for item in items}):
+        for split in SPLITS:
+            mine = [i for i in items if i.label == label and i.split == split]
+            for take in range(2 if split == "train" else 1):
+                order = sorted(mine, key=lambda i: i.path.name)
+                random.Random(f"{label}{split}{take}").shuffle(order)
+                for k, phrase in enumerate(_phrases(order)):
+                    name = f"{prefix}-{label.replace(' ', '-')}-{split}{take}-{k:02d}"
+                    for id_, seconds in clips.write(wav, name, [phrase]):
+                        yield split, id_, label, seconds
+
+
+def _phrases(items: list[corpora.Item]) -> Iterator[np.ndarray]:
+    notes: list[np.ndarray] = []
+    for item in items:
+        notes += clips.clean(*clips.decode(item.path.read_bytes()))[:1]
+        if sum(map(len, notes)) >= PHRASE_S * clips.SAMPLE_RATE:
+            yield np.concatenate(notes)
+            notes = []
+    if notes:
+        yield np.concatenate(notes)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Remove what an earlier run made, convert, and write the data directories."""
+    data = arguments.data.resolve()
+    for old in (*SPLITS, "wav", "images"):
+        shutil.rmtree(data / old, ignore_errors=True)
+    wav, images = data / "wav", data / "images"
+    wav.mkdir(parents=True)
+    images.mkdir()
+    valid_fold = "" if arguments.final else VALID_FOLD
+    names = corpora.labels()
+    canonical = {other: name for name, label in names.items() for other in label.also}
+    rows: dict[str, list[tuple[str, str, str, float]]] = {split: [] for split in SPLITS}
+    captions = {name: list(label.captions) for name, label in names.items()}
+    shown = {split: {} for split in SPLITS}  # {split: {class: pictures}}
+
+    def add(split: str, id_: str, path: str, label: str, seconds: float) -> None:
+        captions.setdefault(label, [])
+        rows[split].append((id_, path, label, seconds))
+
+    if arguments.esc50:
+        items = corpora.read(arguments.esc50.resolve())
+        corpora.hold_out(items, TEST_FOLD, valid_fold)
+        corpora.report("esc50", items)
+        jobs = [(item.path, f"esc-{item.path.stem}", wav) for item in items]
+        with ProcessPoolExecutor(arguments.nj) as pool:
+            for item, made in zip(items, pool.map(convert, jobs, chunksize=16), strict=True):
+                if isinstance(made, str):
+                    print(made)
+                    continue
+                for id_, seconds in made:
+                    add(item.split, id_, str(wav / f"{id_}.wav"), item.label, seconds)
+    if arguments.philharmonia:
+        items = corpora.read(arguments.philharmonia.resolve())
+        corpora.hold_out(items, TEST_FOLD, valid_fold)
+        corpora.report("philharmonia", items)
+        for split, id_, label, seconds in phrases(items, wav, "phil"):
+            add(split, id_, str(wav / f"{id_}.wav"), label, seconds)
+    if arguments.mini:
+        for split in SPLITS:
+            other = kaldi.DataDir(arguments.mini / split)
+            for id_ in other.ids:
+                label = canonical.get(other.label[id_], other.label[id_])
+                add(split, f"mini-{id_}", other.wav[id_], label, other.duration_s[id_])
+                if other.text[id_] not in captions[label]:
+                    captions[label].append(other.text[id_])
+                if id_ in other.image:
+                    shown[split].setdefault(label, set()).add(other.image[id_])
+    if arguments.unpacked:
+        for split, of_split in pictures.draw(arguments.unpacked, images).items():
+            for label, paths in of_split.items():
+                shown[split].setdefault(label, set()).update(paths)
+    for split, of_split in rows.items():
+        if split != "train":  # what held-out recordings show was never trained on
+            seen = shown["train"]
+            shown[split] = {k: paths - seen.get(k, set()) for k, paths in shown[split].items()}
+        kaldi.write(data / split, _entries(of_split, captions, shown[split]))
+
+
+def _entries(
+    rows: list[tuple[str, str, str, float]],
+    captions: dict[str, list[str]],
+    shown: dict[str, set[str]],
+) -> Iterator[kaldi.Entry]:
+    """Give each recording of a class the next of its captions and pictures."""
+    seen: Counter = Counter()
+    for id_, path, label, seconds in sorted(rows):
+        texts, paths = captions[label], sorted(shown.get(label, ()))
+        k = seen[label]
+        seen[label] += 1
+        image = paths[k % len(paths)] if paths else None
+        yield kaldi.Entry(id_, path, texts[k % len(texts)], label, seconds, image)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--esc50", type=Path, help="ESC-50, or a part of it with meta.tsv")
+    parser.add_argument("--philharmonia", type=Path, help="single notes with meta.tsv")
+    parser.add_argument("--mini", type=Path, help="data directories of mini_sounds")
+    parser.add_argument("--unpacked", type=Path, help="where stage 0 unpacked the pictures")
+    parser.add_argument(
+        "--final", action="store_true", help="train on what esc50 and philharmonia validate, too"
+    )
+    parser.add_argument("--nj", type=int, default=2, help="processes")
+    arguments = parser.parse_args()
+    try:
+        if not (arguments.esc50 or arguments.philharmonia or arguments.mini):
+            raise SepError("no corpus: give --esc50, --philharmonia or --mini")
+        run(arguments)
+    except SepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"error: {error.filename or arguments.data}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+# Where things are, sourced by run.sh.
+root=$(cd ../.. && pwd)
+recipes=$root/recipes
+# threads that wait sleep: on a busy machine spinning ones slow everything down many times
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+export PYTHONPATH=$root/egs/mini_sounds/local${PYTHONPATH:+:$PYTHONPATH}  # its packages and pictures
