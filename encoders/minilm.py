@@ -58,7 +58,7 @@ class MiniLM(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], batch: int = 128) -> Tensor:
-        """Embed Q texts as (Q, 384) on the module's device; a longer text is cut, with a warning."""
+        """Embed Q texts as (Q, 384) on the module's device; long ones are cut, with a warning."""
         parts = [self._batch(list(texts[i : i + batch])) for i in range(0, len(texts), batch)]
         return torch.cat(parts) if parts else self.words.weight.new_zeros(0, DIM)
 
