@@ -35,12 +35,12 @@ def get(
         raise EncoderError(f"unknown encoder '{name}'; known: {', '.join(sorted(KNOWN))}")
     module, _, class_name = KNOWN[name].partition(":")
     cls = getattr(import_module(module), class_name)
-    shipped = SHIPPED / name
+    shipped = SHIPPED / name if (SHIPPED / name / "config.json").is_file() else None
     if weights == "shipped":
-        if not shipped.is_dir():
+        if shipped is None:
             raise EncoderError(f"no weights of encoder '{name}' come with the toolkit")
         weights = shipped
-    elif weights is None and not options and shipped.is_dir():
+    elif weights is None and not options:
         weights = shipped
     if weights is None:
         return cls(**options).to(device)

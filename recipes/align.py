@@ -133,7 +133,8 @@ def align(cfg: DictConfig) -> None:
     encoder = build(OmegaConf.to_container(cfg.encoder, resolve=True), device)
     bank = read_bank(train, classes, encoder)
     named = [wordings(train, label) for label in classes]
-    encoder.fit_text(sorted({text for texts in named for text in texts}))
+    if cfg.encoder.weights is None:  # weights that are given bring their text space along
+        encoder.fit_text(sorted({text for texts in named for text in texts}))
     pictures = picture_features(encoder, train, classes, views=True)
     config = AlignConfig(**OmegaConf.to_container(cfg.align, resolve=True))
     stages = [Stage(name=k, **v) for k, v in OmegaConf.to_container(cfg.stages).items() if v]

@@ -25,8 +25,10 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import encoders
+from encoders.precision import half_precision
 from sep import audio, hub
 from sep.device import has_fast_bfloat16, resolve
 from sep.errors import SepError
@@ -215,7 +217,7 @@ def bench_train(cfg: DictConfig, name: str, device: torch.device, home: Path) ->
 def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
     """One PPO iteration (rollout and its updates) by part."""
     from sep.rl import task as rl
-    from sep.rl.explore import BinExploration, TileExploration
+    from sep.rl.explore import named
     from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
 
     conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / f"{cfg.rl}.yaml"))
@@ -225,7 +227,7 @@ def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> No
     reward = WeightedSum({k: (conf["reward"][k], part) for k, part in parts.items()})
     options = rl.PolicyOptions(**conf["options"])
     windows = Similarity(embed, **conf["similarity"], **conf["windows"])
-    explore = TileExploration(conf["tile"]) if conf["explore"] == "tile" else BinExploration()
+    explore = named(conf["explore"], **{k: conf[k] for k in ("tile", "grid") if conf.get(k)})
     task = rl.PolicyTask(
         build(name, device),
         sampler,
@@ -245,7 +247,7 @@ def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> No
         Stopwatch(device) as watch,
         watch.on(rl, "draw_batch", "data"),
         watch.on(task.model, "logits", "forward"),
-        watch.on(task.policy, "sample", "sampling"),
+        watch.on(task.explore, "draw", "sampling"),
         watch.on(task.explore, "masks", "sampling"),
         watch.on(grid, "unwarp", "istft"),
         watch.on(grid, "istft", "istft"),
@@ -271,6 +273,45 @@ def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> No
     )
 
 
+def bench_embed(cfg: DictConfig, name: str, device: torch.device) -> None:
+    """Audio embedding against the floor that its arithmetic sets at the measured matrix rate.
+
+    `floor_s` is the time of the same floating-point operations as matrix products of 4096 rows in
+    the precision that the encoder computes in. The weights are random, which changes nothing.
+    """
+    options = {"pretrained": False} if name == "imagebind" else {}
+    encoder = encoders.get(name, device=str(device), **options)
+    wave = 0.1 * torch.randn(cfg.clips, cfg.clip_s * encoder.sample_rate, device=device)
+    low = half_precision(device)
+    matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16 if low else torch.float32)
+    reset_peak_memory(device)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            encoder.embed_audio(wave, encoder.sample_rate)
+        seconds, least = timed(
+            lambda: encoder.embed_audio(wave, encoder.sample_rate), cfg.repeats, device
+        )
+        peak = peak_memory_mb(device)
+        product, _ = timed(lambda: matrix @ matrix, 5 * cfg.repeats, device)
+    rate = 2 * 4096**3 / product
+    floor = counter.get_total_flops() / rate
+    emit(
+        "embed",
+        encoder=name,
+        clips=cfg.clips,
+        clip_s=cfg.clip_s,
+        seconds=seconds,
+        least_seconds=least,
+        ms_per_clip=1000 * seconds / cfg.clips,
+        gflop=counter.get_total_flops() / 1e9,
+        matrix_gflops=rate / 1e9,
+        floor_s=floor,
+        times_floor=seconds / floor,
+        bfloat16=low,
+        peak_mb=peak,
+    )
+
+
 def run(cfg: DictConfig) -> None:
     """Every case with every model."""
     device = resolve(cfg.device)
@@ -278,7 +319,9 @@ def run(cfg: DictConfig) -> None:
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     emit("machine", device=place, threads=cfg.threads, torch=torch.__version__)
     for case in cfg.cases:
-        for name in cfg.models:
+        for name in cfg.encoders if case == "embed" else ():
+            bench_embed(cfg, name, device)
+        for name in cfg.models if case != "embed" else ():
             with tempfile.TemporaryDirectory() as home:
                 if case == "model":
                     bench_model(cfg, name, device)

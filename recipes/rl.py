@@ -7,19 +7,65 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from encoders import Encoder
 from sep import hub
 from sep.device import resolve
+from sep.errors import OptionError
 from sep.program import guarded, say
-from sep.rl.explore import BinExploration, TileExploration
-from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
+from sep.rl.explore import named
+from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train import distributed
 from sep.train.loop import run
 from sep.train.setup import prepare
+
+
+def rewards(
+    rl: dict[str, Any], encoder: Encoder, labels: list[str]
+) -> tuple[WeightedSum, Similarity | None]:
+    """The reward, and the similarity by windows where `rl.windows` says how long they are.
+
+    A part with weight 0 is left out. `rl.rewards` adds parts of one's own: by name, `weight` and
+    `_target_`, the dotted path of a class (or factory) whose instances map a
+    `sep.rl.reward.Rollout` to (B, G); other entries are its arguments.
+    """
+    embed = encoder.embed_audio
+    anchor = getattr(encoder, "anchor", None)  # trained with the encoder, where it has one
+    meaning = {**rl["similarity"], "anchor": anchor}
+    known = {
+        "similarity": lambda: Similarity(embed, **meaning),
+        "si_sdr": SiSdrGain,
+        "iou": MaskIoU,
+        "level": LevelGuard,
+        "class": lambda: ClassHit(
+            embed, encoder.embed_text([f"the sound of {name}" for name in labels])
+        ),
+    }
+    for name in rl["reward"].keys() - known.keys():
+        raise OptionError(f"reward '{name}' is unknown; use {', '.join(known)}, or rl.rewards")
+    parts = {name: (weight, known[name]()) for name, weight in rl["reward"].items() if weight}
+    for name, own in (rl.get("rewards") or {}).items():
+        own = dict(own)
+        weight = own.pop("weight", 1.0)
+        try:
+            parts[name] = (weight, instantiate(own))
+        except InstantiationException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OptionError(f"rl.rewards.{name}: {reason}") from None
+    if not parts:
+        raise OptionError("every part of the reward has weight 0; give one of them a weight")
+    windows = None
+    if rl.get("windows"):
+        local = partial(embed, window_s=rl["windows"]["window_s"])
+        windows = Similarity(local, **meaning, **rl["windows"])
+    return WeightedSum(parts), windows
 
 
 def tune(cfg: DictConfig) -> None:
@@ -32,24 +78,16 @@ def tune(cfg: DictConfig) -> None:
     model = hub.from_pretrained(cfg.init, setup.device)
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
-    embed = setup.encoder.embed_audio
-    anchor = getattr(setup.encoder, "anchor", None)  # trained with the encoder, where it has one
-    meaning = {**rl["similarity"], "anchor": anchor}
-    parts = {"similarity": Similarity(embed, **meaning), "si_sdr": SiSdrGain()}
-    reward = WeightedSum({k: (rl["reward"][k], part) for k, part in parts.items()})
-    windows = None
-    if policy.windowed:
-        local = partial(embed, window_s=rl["windows"]["window_s"])
-        windows = Similarity(local, **meaning, **rl["windows"])
+    reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
     task = PolicyTask(
         model,
         setup.sampler,
         setup.queries,
         setup.validation,
-        TileExploration(tuple(rl["tile"])) if rl["explore"] == "tile" else BinExploration(),
+        named(rl["explore"], **{k: rl[k] for k in ("tile", "grid") if rl.get(k)}),
         reward,
         policy,
-        windows,
+        windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
     )
     say(

@@ -23,3 +23,7 @@ class DataError(SepError):
 
 class TrainingError(SepError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class OptionError(SepError, ValueError):
+    """A setting that is unknown, or that does not go with another one."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import special
 
 from sep.policy import BetaPolicy
 
@@ -45,6 +46,19 @@ def test_samples_have_the_mean_of_the_beta_distribution():
     torch.testing.assert_close(
         drawn.mean((0, 1)), torch.tensor([1 / 11, 0.5, 10 / 11]), atol=3e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize("kappa", [2.0, 9.0, 40.0])
+def test_tabulated_quantiles_are_those_of_the_beta_distribution(kappa):
+    generator = torch.Generator().manual_seed(0)
+    proposal = torch.rand(1, 2_000, generator=generator)
+    proposal[0, :3] = torch.tensor([0.0, 1.0, 0.5])
+    normal = torch.randn(1, 2, 2_000, generator=generator)
+    action = BetaPolicy(kappa).quantile(proposal, normal)
+    a, b = 1 + kappa * proposal[:, None].numpy(), 1 + kappa * (1 - proposal[:, None].numpy())
+    expected = special.betaincinv(a, b, special.ndtr(normal.numpy()))
+    assert abs(action.numpy() - expected).max() < 2e-3
+    assert action[0, 0, 2] == pytest.approx(expected[0, 0, 2], abs=1e-4)
 
 
 def test_a_reparameterised_action_has_the_gradient_of_its_mean():

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from sep.errors import OptionError
+from sep.policy import BetaPolicy
+
 
 class BinExploration:
     """One Beta action for each bin of the mask: the action is the mask (MARS-Sep)."""
@@ -11,6 +14,11 @@ class BinExploration:
         """Mask logits (B, H, T) to the policy's proposal (B, H, T)."""
         return torch.sigmoid(logits)
 
+    def draw(self, policy: BetaPolicy, proposal: Tensor, group: int) -> Tensor:
+        """Sample actions (B, G, H, T), independent from bin to bin."""
+        rows, *grid = proposal.shape
+        return policy.quantile(proposal, torch.randn(rows, group, *grid, device=proposal.device))
+
     def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
         """Actions (B, G, H, T) to masks (B, G, H, T)."""
         return action
@@ -18,6 +26,39 @@ class BinExploration:
     def pool(self, weight: Tensor) -> Tensor:
         """Bin weights (B, H, T) to weights of the actions (B, H, T)."""
         return weight
+
+
+class CopulaExploration(BinExploration):
+    """One Beta action for each bin, correlated with its neighbours by a Gaussian copula.
+
+    The normal scores of the bins are white noise on a coarse grid, interpolated bilinearly and
+    brought back to unit variance, so that every bin keeps its exact Beta marginal. The joint
+    density of bins that share noise is degenerate; the ratio that PPO takes is that of the
+    marginals, bin by bin, a composite likelihood.
+
+    Args:
+        grid: (rows, columns) of the noise.
+    """
+
+    def __init__(self, grid: tuple[int, int] = (16, 16)):
+        self.grid = (int(grid[0]), int(grid[1]))
+
+    def draw(self, policy: BetaPolicy, proposal: Tensor, group: int) -> Tensor:
+        """Sample actions (B, G, H, T)."""
+        noise = torch.randn(len(proposal), group, *self.grid, device=proposal.device)
+        down, across = (
+            _stretch(size, points).to(noise)
+            for size, points in zip(proposal.shape[-2:], self.grid, strict=True)
+        )
+        return policy.quantile(proposal, down @ noise @ across.T)
+
+
+def _stretch(size: int, points: int) -> Tensor:
+    """Bilinear interpolation (size, points) that keeps the variance of white noise."""
+    rows = nn.functional.interpolate(
+        torch.eye(points)[None], size=size, mode="linear", align_corners=True
+    )[0].T
+    return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
 class TileExploration:
@@ -41,8 +82,12 @@ class TileExploration:
     def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
         """Mask logits and bin weights (B, H, T) to the proposal (B, H / rows, T / frames)."""
         if logits.shape[-2] % self.tile[0] or logits.shape[-1] % self.tile[1]:
-            raise ValueError(f"mask {tuple(logits.shape[-2:])} is no multiple of tile {self.tile}")
+            raise OptionError(f"mask {tuple(logits.shape[-2:])} is no multiple of tile {self.tile}")
         return torch.sigmoid(self.pool(logits * weight) / self.pool(weight))
+
+    def draw(self, policy: BetaPolicy, proposal: Tensor, group: int) -> Tensor:
+        """Sample actions (B, G, h, t), independent from tile to tile."""
+        return policy.sample(proposal, group)
 
     def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
         """Actions to masks.
@@ -67,3 +112,24 @@ class TileExploration:
     def pool(self, weight: Tensor) -> Tensor:
         """Mean of bin weights (B, H, T) over each tile: (B, h, t)."""
         return nn.functional.avg_pool2d(weight, self.tile)
+
+
+Exploration = BinExploration | TileExploration
+
+
+def named(
+    name: str, tile: tuple[int, int] = (8, 8), grid: tuple[int, int] = (16, 16)
+) -> Exploration:
+    """The exploration called `name`: bin, tile (of size `tile`) or copula (noise on `grid`).
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    kinds = {
+        "bin": BinExploration,
+        "tile": lambda: TileExploration(tile),
+        "copula": lambda: CopulaExploration(grid),
+    }
+    if name not in kinds:
+        raise OptionError(f"explore '{name}' is unknown; use {', '.join(kinds)}")
+    return kinds[name]()

@@ -4,14 +4,17 @@ Equation 8 of MARS-Sep (arXiv 2510.10509) after Schulman et al. (arXiv 1707.0634
 
     L = -E[min(r A, clip(r, 1 - eps, 1 + eps) A)],  r = pi(action) / pi_old(action).
 
-The ratio is taken entry by entry of the action (`bin`), or once a mask as the exponential of the
-mean log-ratio (`mean`). The product over all entries is never formed: over tens of thousands of
-bins it leaves the range of floating point after one update. With a single update a rollout r is 1,
-nothing is clipped, and what remains is a normalised policy gradient.
+The ratio is taken entry by entry of the action (`bin`), once a frame as the exponential of the
+mean log-ratio over its rows (`frame`), or once a mask as that over all entries (`mean`). The
+product over all entries is never formed: over tens of thousands of bins it leaves the range of
+floating point after one update. With a single update a rollout r is 1, nothing is clipped, and
+what remains is a normalised policy gradient.
 """
 
 import torch
 from torch import Tensor
+
+from sep.errors import OptionError
 
 
 def clipped_surrogate(
@@ -29,7 +32,7 @@ def clipped_surrogate(
         advantage: (B, G) or (B, G, t), one a mask or one a frame.
         weight: (B, h, t) importance of the action entries; normalised to mean 1 a mixture here.
         clip: eps.
-        ratio: `bin` or `mean`.
+        ratio: `bin`, `frame` or `mean`.
 
     Returns:
         The loss to minimise, and detached ratio_min, ratio_max, approx_kl (Schulman's k3, nats an
@@ -44,8 +47,12 @@ def clipped_surrogate(
         log_ratio = (weight * log_ratio).mean((-2, -1), keepdim=True)
         advantage = advantage.mean(-1, keepdim=True)
         weight = torch.ones_like(log_ratio)
+    elif ratio == "frame":
+        column = weight.mean(-2, keepdim=True)
+        log_ratio = (weight * log_ratio).mean(-2, keepdim=True) / column.clamp(min=1e-8)
+        weight = column
     elif ratio != "bin":
-        raise ValueError(f"ratio '{ratio}' is unknown; use bin or mean")
+        raise OptionError(f"ratio '{ratio}' is unknown; use bin, frame or mean")
     r = log_ratio.exp()
     gain = torch.minimum(r * advantage, r.clamp(1 - clip, 1 + clip) * advantage)
     with torch.no_grad():

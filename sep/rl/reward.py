@@ -21,6 +21,9 @@ class Rollout:
         target: (B, N) clean target.
         query: (B, D) query embedding of the target; other: (B, D) that of an interferer.
         sample_rate: in Hz.
+        masks: (B, G, H, T) on the log-frequency grid; ideal: (B, H, T) the ideal ratio mask of the
+            target; weight: (B, H, T) importance of the bins.
+        label: (B,) index of the target's class.
     """
 
     estimates: Tensor
@@ -29,6 +32,10 @@ class Rollout:
     query: Tensor
     other: Tensor
     sample_rate: int
+    masks: Tensor
+    ideal: Tensor
+    weight: Tensor
+    label: Tensor
 
 
 class Similarity:
@@ -69,7 +76,7 @@ class Similarity:
         own, rate = rollout.query, rollout.sample_rate
         with torch.no_grad():
             if self.fuse:
-                clean = self._embed(rollout.target[:, None], rate, 0.0)[:, 0, 0]
+                clean = self.vectors(rollout.target[:, None], rate)[:, 0]
                 own = self.anchor(clean, own)
             anchor = own - self.margin * rollout.other  # cos is linear in the anchor
         reward = self._cosine(rollout.estimates, anchor, rate)
@@ -79,6 +86,10 @@ class Similarity:
                 low, high = self._cosine(ends, anchor, rate).split(1, dim=1)
             reward = (reward - low) / (high - low).clamp(min=self.smallest_gap)
         return reward if self.window_s else reward[..., 0]
+
+    def vectors(self, waves: Tensor, sample_rate: int) -> Tensor:
+        """Unit vectors (B, G, D) of whole waveforms (B, G, N), silent ones too."""
+        return self._embed(waves, sample_rate, 0.0)[:, :, 0]
 
     def _cosine(self, waves: Tensor, anchor: Tensor, sample_rate: int) -> Tensor:
         """Product of anchors (B, D) with the embeddings of waves (B, G, N): (B, G, J)."""
@@ -108,6 +119,54 @@ class SiSdrGain:
         safe = torch.where(heard[..., None], rollout.estimates, rollout.mixture[:, None])
         gain = ((si_sdr(safe, target) - before) / 10).clamp(-3, 3)
         return torch.where(heard & gain.isfinite(), gain, 0.0).float()
+
+
+class MaskIoU:
+    """Weighted soft IoU of mask and ideal ratio mask, sum u min(M, I) / sum u max(M, I)."""
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Rewards (B, G) in [0, 1], differentiable in the masks."""
+        ideal, weight = rollout.ideal[:, None], rollout.weight[:, None]
+        shared = (weight * torch.minimum(rollout.masks, ideal)).sum((-2, -1))
+        return shared / (weight * torch.maximum(rollout.masks, ideal)).sum((-2, -1)).clamp(min=1e-8)
+
+
+class LevelGuard:
+    """1 where the estimate has a plausible share of the mixture's energy, else 0.
+
+    Against empty masks and masks that let everything pass; not differentiable.
+
+    Args:
+        low, high: bounds of the share.
+    """
+
+    def __init__(self, low: float = 0.02, high: float = 0.98):
+        self.low, self.high = low, high
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Rewards (B, G), 0 or 1."""
+        energy = rollout.estimates.detach().square().sum(-1)
+        share = energy / rollout.mixture.square().sum(-1, keepdim=True).clamp(min=1e-12)
+        return ((share >= self.low) & (share <= self.high)).float()
+
+
+class ClassHit:
+    """1 where the class whose text is nearest to the estimate is the target's; no gradient.
+
+    Args:
+        embed: waveforms (B, N) and rate to unit vectors (B, D).
+        text: (C, D) unit vector of each class.
+    """
+
+    def __init__(self, embed: Callable[[Tensor, int], Tensor], text: Tensor):
+        self.similarity, self.text = Similarity(embed), text
+
+    @torch.no_grad()
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Rewards (B, G), 0 or 1."""
+        vectors = self.similarity.vectors(rollout.estimates, rollout.sample_rate)
+        nearest = (vectors @ self.text.T).argmax(-1)
+        return (nearest == rollout.label[:, None].to(nearest.device)).float()
 
 
 class WeightedSum:

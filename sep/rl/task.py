@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from sep.data.bank import MixtureSampler, QueryBank
+from sep.errors import OptionError
 from sep.model import QueryNet
 from sep.policy import BetaPolicy
 from sep.rl.advantage import EmaBaseline, batch_advantage, group_advantage, spread_windows
-from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.explore import Exploration
 from sep.rl.ppo import clipped_surrogate
 from sep.rl.reward import Rollout, Similarity, WeightedSum
+from sep.rl.shaping import MODES, active_frames, temporal_weights
 from sep.train import distributed
 from sep.train.batch import Batch, draw_batch
-from sep.train.losses import bin_weight, separation_loss
+from sep.train.losses import bin_weight, separation_loss, target_masks
 from sep.train.supervised import learning_rate
 from sep.train.validation import Validation
 
@@ -26,20 +28,23 @@ class PolicyOptions:
     """Settings of the policy gradient; `recipes/conf/rl/*.yaml` hold the named sets.
 
     Attributes:
-        kappa: concentration of the Beta policy.
+        kappa: concentration of the Beta policy; kappa_end: where it gets to, linearly over the
+            run (None: it stays).
         group_size: G, masks sampled for one mixture.
         group: `mixture`, advantages relative to the G masks of a mixture; `batch`, relative to
             an EMA baseline and the whole batch (MARS-Sep).
         ema_decay: of that baseline.
         inner_epochs: updates a rollout.
         clip: eps of the clipped surrogate; surrogate: its weight.
-        ratio: `bin` or `mean`.
-        entropy: weight of the entropy bonus; kl: of KL(new || old); kl_teacher: of
+        ratio: `bin`, `frame` or `mean`.
+        entropy: weight of the entropy bonus, or with `entropy_target` (nats an entry) of the
+            squared distance of the mean entropy from it; kl: of KL(new || old); kl_teacher: of
             KL(new || supervised teacher).
         pathwise: weight of the reward's own gradient through one reparameterised mask a mixture:
             an estimator of the same policy gradient with far less variance, for rewards that are
             differentiable.
         windowed: part of the advantage that comes from windowed credit.
+        tas, tas_strength, tas_normalise: temporal advantage shaping (`sep.rl.shaping`).
         anchor: weight of the supervised loss on all sources of the same mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
         target, si_sdr: of the supervised loss; mixed, negative: of the queries; all as in
@@ -47,6 +52,7 @@ class PolicyOptions:
     """
 
     kappa: float = 9.0
+    kappa_end: float | None = None
     group_size: int = 1
     group: str = "batch"
     ema_decay: float = 0.92
@@ -55,10 +61,14 @@ class PolicyOptions:
     surrogate: float = 1.0
     ratio: str = "bin"
     entropy: float = 0.1
+    entropy_target: float | None = None
     kl: float = 0.01
     kl_teacher: float = 0.0
     pathwise: float = 0.0
     windowed: float = 0.0
+    tas: str = "off"
+    tas_strength: float = 0.3
+    tas_normalise: bool = False
     anchor: float = 0.0
     lr: float = 2e-4
     weight_decay: float = 0.01
@@ -71,11 +81,13 @@ class PolicyOptions:
 
     def __post_init__(self):
         if self.group not in ("mixture", "batch"):
-            raise ValueError(f"group '{self.group}' is unknown; use mixture or batch")
+            raise OptionError(f"group '{self.group}' is unknown; use mixture or batch")
         if self.group == "mixture" and self.group_size < 2:
-            raise ValueError("group=mixture needs group_size of at least 2")
+            raise OptionError("group=mixture needs group_size of at least 2")
+        if self.tas not in MODES:
+            raise OptionError(f"tas '{self.tas}' is unknown; use {', '.join(MODES)}")
         if self.windowed and self.group != "mixture":
-            raise ValueError("windowed credit needs group=mixture")
+            raise OptionError("windowed credit needs group=mixture")
 
 
 class PolicyTask:
@@ -101,16 +113,16 @@ class PolicyTask:
         sampler: MixtureSampler,
         queries: QueryBank,
         validation: Validation,
-        explore: BinExploration | TileExploration,
+        explore: Exploration,
         reward: WeightedSum,
         options: PolicyOptions,
         windows: Similarity | None = None,
         teacher: QueryNet | None = None,
     ):
         if bool(options.windowed) != (windows is not None):
-            raise ValueError("windowed credit needs both its weight and a windowed similarity")
+            raise OptionError("windowed credit needs both its weight and a windowed similarity")
         if bool(options.kl_teacher) != (teacher is not None):
-            raise ValueError("kl_teacher needs both its weight and a teacher")
+            raise OptionError("kl_teacher needs both its weight and a teacher")
         self.model, self.sampler, self.queries = model.eval(), sampler, queries
         self.validation, self.explore, self.reward = validation, explore, reward
         self.windows, self.teacher, self.options = windows, teacher, options
@@ -125,6 +137,8 @@ class PolicyTask:
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(options.lr, progress, options.warmup)
+        if options.kappa_end is not None:
+            self.policy.kappa = options.kappa + progress * (options.kappa_end - options.kappa)
         batch = draw_batch(
             self.sampler,
             self.queries,
@@ -138,7 +152,7 @@ class PolicyTask:
         old = logits[:, 0].detach()  # the first source is the policy's target
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
-        action = self.policy.sample(old_proposal, options.group_size)
+        action = self.explore.draw(self.policy, old_proposal, options.group_size)
         masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
         advantage, values = self.score(batch, masks)
         old_log_prob = self.policy.log_prob(old_proposal, action)
@@ -167,6 +181,10 @@ class PolicyTask:
             query=batch.query[:, 0],
             other=batch.query[:, 1],
             sample_rate=grid.sample_rate,
+            masks=masks,
+            ideal=target_masks(batch.warped, batch.mixture, "ratio")[:, 0],
+            weight=bin_weight(batch.mixture),
+            label=self.sampler.bank.label[batch.clip[:, 0].cpu()],
         )
 
     @torch.no_grad()
@@ -200,9 +218,19 @@ class PolicyTask:
             local = spread_windows(group_advantage(by_window), window, hop, frames)
             part = options.windowed
             advantage = (1 - part) * advantage[..., None] + part * local  # (B, G, T)
+            values["reward/windows"] = by_window.mean()
+        if options.tas != "off":
+            shape = temporal_weights(
+                options.tas,
+                active_frames(batch.warped[:, 0]),
+                options.tas_strength,
+                options.tas_normalise,
+            )
+            by_frame = advantage if advantage.dim() == 3 else advantage[..., None]
+            advantage = by_frame * shape[:, None]  # (B, G, T)
+        if advantage.dim() == 3:
             columns = self.explore.pool(batch.mixture[:1]).shape[-1]
             advantage = torch.nn.functional.adaptive_avg_pool1d(advantage, columns)
-            values["reward/windows"] = by_window.mean()
         values["advantage_spread"] = advantage.std(correction=0)
         return advantage, values
 
@@ -236,7 +264,10 @@ class PolicyTask:
         entropy = self.policy.entropy(proposal).mean()
         kl = self.policy.kl(proposal, old_proposal).mean()
         values |= {"entropy": entropy.detach(), "kl_old": kl.detach()}
-        loss = options.surrogate * loss - options.entropy * entropy + options.kl * kl
+        spread = entropy
+        if options.entropy_target is not None:
+            spread = -(entropy - options.entropy_target).square()
+        loss = options.surrogate * loss - options.entropy * spread + options.kl * kl
         if teacher is not None:
             drift = self.policy.kl(proposal, teacher).mean()
             values["kl_teacher"] = drift.detach()

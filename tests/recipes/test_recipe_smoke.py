@@ -91,6 +91,23 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "image-text R@5" in done.stdout and "| monotone |" in done.stdout
     assert {p.name for p in (exp / "assess").iterdir()} == {"table.md", "assess.csv", "snr.png"}
+    tune = [sys.executable, recipe / "recipes/rl.py", "data=" + data_of(exp), "rl=debug", "steps=1"]
+    tune += ["out=own", "valid_mixtures=2", "rl.options.tas=event", "rl.explore=copula"]
+    mine = "rl.rewards={mine: {_target_: sep.rl.reward.MaskIoU, weight: 0.5}}"
+    done = subprocess.run(
+        [*tune, mine], cwd=exp.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "train/reward/mine" in (exp / "own" / "log.csv").read_text()
+    for wrong, said in (
+        ("rl.rewards={mine: {_target_: sep.rl.reward.Nothing}}", "rl.rewards.mine"),
+        ("+rl.reward.applause=1", "reward 'applause' is unknown"),
+        ("rl.explore=pixel", "explore 'pixel' is unknown"),
+    ):
+        done = subprocess.run(
+            [*tune, wrong], cwd=exp.parents[1], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout

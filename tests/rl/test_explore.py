@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sep.policy import BetaPolicy
-from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.explore import BinExploration, CopulaExploration, TileExploration, named
 
 
 def test_the_mean_action_leaves_the_mask_as_it_was():
@@ -54,3 +54,28 @@ def test_a_mask_that_tiles_do_not_fit_is_refused():
 def test_bin_actions_are_the_mask():
     action = torch.rand(1, 2, 3, 3)
     assert BinExploration().masks(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3), action) is action
+
+
+def test_copula_actions_have_the_marginals_of_their_bins_and_move_together():
+    torch.manual_seed(0)
+    policy, proposal = BetaPolicy(9.0), torch.full((1, 12, 20), 0.3)
+    action = CopulaExploration((3, 5)).draw(policy, proposal, 4_000)[0]
+    exact = policy.distribution(torch.tensor(0.3))
+    assert (action.mean(0) - exact.mean).abs().max() < 0.012
+    assert (action.std(0) - exact.stddev).abs().max() < 0.01
+    near = torch.corrcoef(torch.stack([action[:, 5, 5], action[:, 5, 6]]))[0, 1]
+    far = torch.corrcoef(torch.stack([action[:, 0, 0], action[:, 11, 19]]))[0, 1]
+    assert near > 0.9 and abs(far) < 0.06
+
+
+def test_bins_are_drawn_independently():
+    torch.manual_seed(0)
+    action = BinExploration().draw(BetaPolicy(9.0), torch.full((1, 2, 2), 0.5), 20_000)[0]
+    assert abs(torch.corrcoef(action[:, 0].T)[0, 1]) < 0.03
+
+
+def test_explorations_have_names():
+    assert type(named("bin")) is BinExploration and named("tile", (4, 2)).tile == (4, 2)
+    assert named("copula", grid=[3, 5]).grid == (3, 5)
+    with pytest.raises(ValueError, match="explore 'pixel' is unknown; use bin, tile, copula"):
+        named("pixel")

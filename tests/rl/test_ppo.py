@@ -40,6 +40,18 @@ def test_mean_ratio_is_one_ratio_a_mask():
     assert values["ratio_max"].item() == pytest.approx(1.0)
 
 
+def test_frame_ratios_are_one_a_column():
+    # Rows of weight 3 and 1. Column 1: log-ratio (3 ln 2 - ln 2) / 4 = ln 2 / 2; column 2: 0.
+    log_prob = torch.tensor([[[[math.log(2.0), 1.0], [-math.log(2.0), -3.0]]]])
+    weight = torch.tensor([[[3.0, 3.0], [1.0, 1.0]]])
+    loss, values = clipped_surrogate(
+        log_prob, torch.zeros_like(log_prob), torch.tensor([[-1.0]]), weight, ratio="frame"
+    )
+    assert loss.item() == pytest.approx((2**0.5 + 1) / 2)  # both columns weigh the same
+    assert values["ratio_max"].item() == pytest.approx(2**0.5)
+    assert values["clip_fraction"].item() == pytest.approx(0.5)
+
+
 def test_weights_choose_the_entries_that_count():
     loss, _ = surrogate([[1.1, 0.9]], [1.0], weight=[[[1.0, 0.0]]])
     assert loss.item() == pytest.approx(-1.1)  # weight normalised to (2, 0), mean over two

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from sep.rl.reward import Rollout, Similarity, SiSdrGain, WeightedSum
+from sep.rl.reward import (
+    ClassHit,
+    LevelGuard,
+    MaskIoU,
+    Rollout,
+    Similarity,
+    SiSdrGain,
+    WeightedSum,
+)
 
 RATE, SAMPLES = 16_000, 4_096
 TIME = torch.arange(SAMPLES) / RATE
@@ -26,6 +34,10 @@ def rollout(*estimates):
         query=torch.tensor([[1.0, 0.0]]),
         other=torch.tensor([[0.0, 1.0]]),
         sample_rate=RATE,
+        masks=torch.tensor([[[[0.5, 0.0]], [[1.0, 0.2]]]]),
+        ideal=torch.tensor([[[1.0, 0.0]]]),
+        weight=torch.tensor([[[3.0, 1.0]]]),
+        label=torch.tensor([1]),
     )
 
 
@@ -84,3 +96,20 @@ def test_weighted_sum_logs_its_parts_before_weighting():
         rollout(LOW + 0.1 * HIGH)
     )
     assert total.item() == pytest.approx(2 * parts["one"].item() + 0.5 * parts["two"].item())
+
+
+def test_iou_by_hand():
+    # 3 x .5 / 3 x 1, and 3 x 1 / (3 x 1 + 1 x .2)
+    reward = MaskIoU()(rollout(LOW, HIGH))
+    torch.testing.assert_close(reward, torch.tensor([[0.5, 3 / 3.2]]))
+
+
+def test_the_level_guard_refuses_empty_and_full_masks():
+    quiet, half, whole = 0.1 * LOW, LOW, LOW + HIGH  # 0.5 %, 50 % and all of the energy
+    assert LevelGuard()(rollout(quiet, half, whole)).tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_a_class_is_hit_where_its_text_is_nearest():
+    text = torch.eye(2).flip(0)  # class 0 is the high tone, class 1 the low one
+    reward = ClassHit(embed, text)(rollout(LOW + 0.2 * HIGH, HIGH))
+    assert reward.tolist() == [[1.0, 0.0]]  # the target is of class 1

@@ -82,6 +82,44 @@ def test_the_pathwise_term_raises_the_reward_faster_than_scores_alone(parts):
     assert last_rewards(1.0) > last_rewards(0.0) + 0.01
 
 
+def _losses(parts, **options):
+    task = make(copy.deepcopy(parts), inner_epochs=2, lr=1e-3, **MIXTURE_GROUP | options)
+    return [task.train_step(step, 0.5)["loss"] for step in range(2)]
+
+
+def test_mechanisms_that_are_off_change_nothing_and_on_change_the_run(parts):
+    plain = _losses(parts)
+    off = {"tas": "off", "tas_strength": 9.0, "kappa_end": None, "entropy_target": None}
+    assert _losses(parts, **off) == plain
+    assert _losses(parts, tas="event", tas_strength=0.0) == pytest.approx(plain, abs=1e-6)
+    for on in (
+        {"tas": "u"}, {"tas": "event"}, {"ratio": "frame"}, {"kappa_end": 40.0},
+        {"entropy": 0.1, "entropy_target": -2.0},
+    ):  # fmt: skip
+        assert _losses(parts, **on) != plain
+
+
+def test_kappa_moves_from_its_start_to_its_end(parts):
+    task = make(parts, kappa=10.0, kappa_end=30.0, **MIXTURE_GROUP)
+    seen = []
+    for progress in (0.0, 0.5, 1.0):
+        task.train_step(0, progress)
+        seen.append(task.policy.kappa)
+    assert seen == [10.0, 20.0, 30.0]
+
+
+def test_an_entropy_target_pulls_from_both_sides(parts):
+    def entropy_after(target):
+        task = make(
+            copy.deepcopy(parts), BinExploration(), lr=1e-2, surrogate=0.0, kl=0.0, entropy=1.0,
+            entropy_target=target,
+        )  # fmt: skip
+        return [task.train_step(step, 0.5)["entropy"] for step in range(8)]
+
+    start = entropy_after(0.0)[0]
+    assert entropy_after(start + 0.1)[-1] > start > entropy_after(start - 0.1)[-1]
+
+
 def test_batch_norm_keeps_its_statistics(parts):
     before = {k: v.clone() for k, v in parts[0].named_buffers()}
     task = make(parts, anchor=1.0, inner_epochs=2, **MIXTURE_GROUP)
@@ -117,6 +155,7 @@ def test_a_resumed_run_repeats_the_losses(parts, tmp_path):
         {"group": "team"},
         {"group": "mixture", "group_size": 1},
         {"group": "batch", "windowed": 0.5},
+        {"tas": "group"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options):

@@ -3,9 +3,9 @@
 # halves the variety of the mixtures.
 align_conf=(
   valid_every=500 align.stripes=0.15
-  stages.text.steps=3500 stages.text.lr=1e-3
-  stages.audio.steps=400 stages.audio.lr=4e-4 stages.audio.rank=4
-  stages.image.steps=500 stages.image.lr=4e-4 stages.image.rank=4
+  stages.text.steps=3000 stages.text.lr=1e-3
+  stages.audio.steps=300 stages.audio.lr=4e-4 stages.audio.rank=4
+  stages.image.steps=400 stages.image.lr=4e-4 stages.image.rank=4
 )
 esc10="chainsaw, clock tick, crackling fire, crying baby, dog, helicopter, rain, rooster, sea waves, sneezing"
 groups="ESC-10: {prefix: esc-, classes: [$esc10]}, ESC-50: {prefix: esc-}, orchestra: {prefix: phil-}"
