@@ -43,6 +43,8 @@ class PolicyOptions:
         pathwise: weight of the reward's own gradient through one reparameterised mask a mixture:
             an estimator of the same policy gradient with far less variance, for rewards that are
             differentiable.
+        direct: weight of the reward's gradient through the proposal itself, without sampling: no
+            policy, the peer to beat (with an anchor) and the example of reward hacking (without).
         windowed: part of the advantage that comes from windowed credit.
         tas, tas_strength, tas_normalise: temporal advantage shaping (`sep.rl.shaping`).
         anchor: weight of the supervised loss on all sources of the same mixtures.
@@ -65,6 +67,7 @@ class PolicyOptions:
     kl: float = 0.01
     kl_teacher: float = 0.0
     pathwise: float = 0.0
+    direct: float = 0.0
     windowed: float = 0.0
     tas: str = "off"
     tas_strength: float = 0.3
@@ -154,7 +157,9 @@ class PolicyTask:
         torch.manual_seed(self.sampler.generator(step).initial_seed())
         action = self.explore.draw(self.policy, old_proposal, options.group_size)
         masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
-        advantage, values = self.score(batch, masks)
+        advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
+        if options.surrogate:
+            advantage, values = self.score(batch, masks)
         old_log_prob = self.policy.log_prob(old_proposal, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
@@ -278,6 +283,10 @@ class PolicyTask:
             reached = self.reward(self.listen(batch, masks))[0].mean()
             values["reward/pathwise"] = reached.detach()
             loss = loss - options.pathwise * reached
+        if options.direct:
+            reached = self.reward(self.listen(batch, torch.sigmoid(logits[:, :1])))[0].mean()
+            values["reward/direct"] = reached.detach()
+            loss = loss - options.direct * reached
         if options.anchor:
             anchor, supervised = separation_loss(
                 logits, batch, self.model.spectrogram, options.target, options.si_sdr
