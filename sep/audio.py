@@ -2,8 +2,11 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import soundfile
@@ -57,34 +60,56 @@ def read(
     Raises:
         AudioFileError: as in `info`; or a start past the end, a damaged file, NaN or infinity.
     """
+    head = info(path)
+    start = round(start_s * head.sample_rate)
+    if not 0 <= start < head.frames:
+        raise AudioFileError(
+            f"{path}: lasts {head.duration_s:.3f} s, so nothing starts at {start_s:g} s; "
+            "give a start inside the recording"
+        )
+    count = head.frames - start
+    if duration_s is not None:
+        count = min(count, max(1, round(duration_s * head.sample_rate)))
+    wave = torch.empty(head.channels, count)
+    filled = 0
+    for block in blocks(path, start, count):
+        wave[:, filled : filled + block.shape[-1]] = block
+        filled += block.shape[-1]
+    return wave[:, :filled], head.sample_rate
+
+
+def blocks(
+    path: str | Path, start: int = 0, count: int | None = None, size: int = BLOCK
+) -> Iterator[Tensor]:
+    """Read a file block by block: float32 samples (C, n), n at most `size`.
+
+    Args:
+        start: first sample.
+        count: how many samples in all; None reads to the end.
+
+    Raises:
+        AudioFileError: as in `info`; or a damaged file, no samples, NaN or infinity.
+    """
     with _open(path) as file:
         head = _described(path, file)
-        start = round(start_s * head.sample_rate)
-        if not 0 <= start < head.frames:
-            raise AudioFileError(
-                f"{path}: lasts {head.duration_s:.3f} s, so nothing starts at {start_s:g} s; "
-                "give a start inside the recording"
-            )
-        count = head.frames - start
-        if duration_s is not None:
-            count = min(count, max(1, round(duration_s * head.sample_rate)))
-        wave = torch.empty(head.channels, count)
-        filled = 0
+        count = head.frames - start if count is None else count
+        found = False
         try:
             file.seek(start)
-            for block in file.blocks(BLOCK, frames=count, dtype="float32", always_2d=True):
-                wave[:, filled : filled + len(block)] = torch.from_numpy(block.T)  # (n, C) read
-                filled += len(block)
+            for block in file.blocks(size, frames=count, dtype="float32", always_2d=True):
+                found = found or len(block) > 0
+                wave = torch.from_numpy(np.ascontiguousarray(block.T))
+                if not wave.isfinite().all():
+                    raise AudioFileError(
+                        f"{path}: contains NaN or infinite samples; make the file again"
+                    )
+                yield wave
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioFileError(
                 f"{path}: damaged ({_reason(error)}); make the file again"
             ) from None
-    if not filled:
+    if not found:
         raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
-    wave = wave[:, :filled]
-    if not all(part.isfinite().all() for part in wave.split(BLOCK, dim=-1)):
-        raise AudioFileError(f"{path}: contains NaN or infinite samples; make the file again")
-    return wave, head.sample_rate
 
 
 def load_mono(
@@ -128,6 +153,27 @@ def resample(wave: Tensor, from_hz: int, to_hz: int, length: int | None = None) 
         resampled = torch.from_numpy(soxr.resample(row, from_hz, to_hz, quality="HQ"))[:count]
         out[: len(resampled)] = resampled
     return result.reshape(*wave.shape[:-1], count).to(wave.device)
+
+
+class Resampler:
+    """`resample` for waveforms that arrive in blocks.
+
+    Args:
+        channels: C.
+        from_hz, to_hz: rates.
+    """
+
+    def __init__(self, channels: int, from_hz: int, to_hz: int):
+        self.same = from_hz == to_hz
+        self.stream = soxr.ResampleStream(from_hz, to_hz, channels, "float32", quality="HQ")
+
+    def push(self, wave: Tensor, last: bool = False) -> Tensor:
+        """Take samples (C, n) and return those that are ready (C, m); `last` gives the rest."""
+        if self.same:
+            return wave
+        rows = np.ascontiguousarray(wave.T.numpy(), dtype=np.float32)
+        rows = self.stream.resample_chunk(rows, last=last)
+        return torch.from_numpy(np.ascontiguousarray(rows.reshape(-1, wave.shape[0]).T))
 
 
 def fit_length(wave: Tensor, length: int) -> Tensor:
@@ -175,31 +221,89 @@ def write(
         AudioFileError: unknown suffix or subtype, samples that are not finite or that an integer
             subtype cannot hold, no permission, a full disk.
     """
-    path = Path(path)
-    container = container_of(path)
-    subtype = subtype or _deepest_subtype(container)
-    if not soundfile.check_format(container, subtype):
-        raise AudioFileError(
-            f"{path}: {container} cannot hold {subtype}; "
-            f"use one of {', '.join(soundfile.available_subtypes(container))}"
-        )
-    if sample_rate <= 0:
-        raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
     (wave,) = apply_clip([wave.detach().cpu()], clip)
     wave = wave.reshape(-1, wave.shape[-1])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with soundfile.SoundFile(
-            temporary, "w", sample_rate, len(wave), subtype, format=container
-        ) as file:
-            for block in wave.split(BLOCK, dim=-1):
-                file.write(_encoded(path, block.T.numpy(), subtype))
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts on a short write
-        raise AudioFileError(f"{path}: cannot be written ({_write_fault(path, error)})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with Writer(path, sample_rate, len(wave), subtype) as writer:
+        for block in wave.split(BLOCK, dim=-1):
+            writer.write(block)
+
+
+class Writer:
+    """Writes a file block by block, as a context; it appears under its name only when complete.
+
+    Leaving the context puts the file in place, or removes what was written where there was an
+    error. `finish` alone leaves that for later, so that files that belong together appear together.
+
+    Args:
+        path, sample_rate, subtype: as in `write`.
+        channels: C.
+
+    Raises:
+        AudioFileError: as in `write`, there or in `write` and `finish`.
+    """
+
+    def __init__(
+        self, path: str | Path, sample_rate: int, channels: int, subtype: str | None = None
+    ):
+        self.path = path = Path(path)
+        container = container_of(path)
+        self.subtype = subtype or _deepest_subtype(container)
+        if not soundfile.check_format(container, self.subtype):
+            raise AudioFileError(
+                f"{path}: {container} cannot hold {self.subtype}; "
+                f"use one of {', '.join(soundfile.available_subtypes(container))}"
+            )
+        if sample_rate <= 0:
+            raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.file: soundfile.SoundFile | None = None
+        with self._faults():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = soundfile.SoundFile(
+                self.temporary, "w", sample_rate, channels, self.subtype, format=container
+            )
+
+    def write(self, block: Tensor) -> None:
+        """Append samples (C, n), full scale 1.0."""
+        samples = _encoded(self.path, block.T.numpy(), self.subtype)
+        with self._faults():
+            self.file.write(samples)
+
+    def finish(self) -> None:
+        """Flush and close; the file is not yet in place."""
+        if self.file is not None:
+            with self._faults():
+                self.file.close()
+            self.file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, *error: Any) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                with self._faults():
+                    os.replace(self.temporary, self.path)
+        finally:
+            if self.file is not None:
+                with suppress(Exception):
+                    self.file.close()
+            self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (
+            OSError,
+            RuntimeError,
+            AssertionError,
+        ) as error:  # soundfile asserts on short writes
+            self.temporary.unlink(missing_ok=True)
+            raise AudioFileError(
+                f"{self.path}: cannot be written ({_write_fault(self.path, error)})"
+            ) from None
 
 
 def container_of(path: str | Path) -> str:
@@ -213,6 +317,16 @@ def container_of(path: str | Path) -> str:
     if name == "RAW" or name not in soundfile.available_formats():
         raise AudioFileError(f"{path}: '{Path(path).suffix}' is no audio format; use .wav or .flac")
     return name
+
+
+def kept_subtype(subtype: str, path: str | Path) -> str:
+    """The input's sample type where the container of `path` has it; lossy types become float."""
+    container = container_of(path)
+    kept = subtype if subtype in (*INTEGER_BITS, *FLOAT_SUBTYPES) else "FLOAT"
+    order = (kept, "PCM_24", "PCM_16")
+    return next(
+        (s for s in order if soundfile.check_format(container, s)), _deepest_subtype(container)
+    )
 
 
 def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, Tensor]:

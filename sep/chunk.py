@@ -1,9 +1,8 @@
-"""Recordings of any length through a function of short ones: padded, cross-faded overlap-add."""
+"""Waveforms of any length through a function of short ones: padded, cross-faded overlap-add."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -65,6 +64,121 @@ class Chunking:
         return range(0, (more + 1) * self.stride, self.stride)
 
 
+class OverlapAdd:
+    """Applies a function to a waveform that arrives in blocks; memory does not grow with it.
+
+    A segment is cut when what follows it has begun to arrive, so that the last one is known as
+    such. A waveform no longer than a segment goes through in one piece. Where the device runs out
+    of memory the batch is halved, with a warning.
+
+    Args:
+        function: (B, ..., n) to (B, ..., n), called with consecutive segments in order; what
+            stands between B and n may change.
+        chunking: how to cut.
+        device: where the function gets its segments.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        chunking: Chunking,
+        device: torch.device | str = "cpu",
+    ):
+        self.function, self.chunking, self.device = function, chunking, device
+        self.batch = chunking.batch
+        self.start = 0  # of the next segment, where the samples in waiting begin
+        self.waiting: Tensor | None = None  # (..., n)
+        self.given = 0  # samples that have left
+        self.total: Tensor | None = None  # (..., m) from `given` on, not yet divided by weights
+        self.weights = torch.zeros(0)
+
+    def push(self, wave: Tensor) -> Tensor:
+        """Take samples (..., n) on the CPU; returns those that are finished, (..., m), m may be 0.
+
+        They leave in batches: nothing is computed before `chunking.batch` segments are there.
+        """
+        self.waiting = wave if self.waiting is None else torch.cat([self.waiting, wave], -1)
+        parts = []
+        while self._ready() >= self.chunking.batch:
+            parts.append(self._advance())
+        return self._joined(parts)
+
+    def finish(self) -> Tensor:
+        """The rest of the samples, (..., m); none if there never were any."""
+        parts = []
+        while self._ready() > 0:
+            parts.append(self._advance())
+        if self.waiting is not None and self.waiting.shape[-1]:
+            self._add(self._apply(self.waiting[None]), last=True)
+            self.waiting = self.waiting[..., :0]
+            parts.append(self._leave(self.given + self.weights.shape[-1]))
+        return self._joined(parts)
+
+    def _ready(self) -> int:
+        """Whole segments in waiting that others follow."""
+        length, chunking = self.waiting.shape[-1] if self.waiting is not None else 0, self.chunking
+        return max(0, -(-(length - chunking.segment) // chunking.stride))
+
+    def _advance(self) -> Tensor:
+        """Compute one batch of whole segments, and give what no later one adds to."""
+        size, stride = self.chunking.segment, self.chunking.stride
+        count = min(self._ready(), self.batch)
+        segments = [self.waiting[..., k * stride : k * stride + size] for k in range(count)]
+        results = self._apply(torch.stack(segments))
+        self._add(results, last=False)
+        self.waiting = self.waiting[..., len(results) * stride :]
+        return self._leave(self.start + self.chunking.context)
+
+    def _apply(self, segments: Tensor) -> Tensor:
+        """Results of as many of the segments as there is room for, at least one."""
+        while True:
+            try:
+                return self.function(segments.to(self.device)).cpu()
+            except torch.OutOfMemoryError:
+                if len(segments) == 1:
+                    raise SepError(
+                        f"the device has no room for a segment of {self.chunking.segment} samples; "
+                        "use --device cpu"
+                    ) from None
+                self.batch = len(segments) // 2
+                segments = segments[: self.batch]
+                warnings.warn(
+                    f"out of memory: going on with {self.batch} segments at once", stacklevel=4
+                )
+
+    def _add(self, results: Tensor, last: bool) -> None:
+        """Cross-fade results (B, ..., n) of consecutive segments into what has not left yet."""
+        chunking = self.chunking
+        for result in results:
+            length = result.shape[-1]
+            left = chunking.context if self.start else 0
+            right = 0 if last else length - chunking.context
+            kept = result[..., left : right or length].float()
+            at = self.start + left - self.given
+            if (more := at + kept.shape[-1] - len(self.weights)) > 0:
+                if self.total is None:
+                    self.total = torch.zeros(*kept.shape[:-1], 0)
+                self.total = torch.nn.functional.pad(self.total, (0, more))
+                self.weights = torch.nn.functional.pad(self.weights, (0, more))
+            weight = _fade(kept.shape[-1], chunking.shared, self.start > 0, not last)
+            self.total[..., at : at + kept.shape[-1]] += kept * weight
+            self.weights[at : at + kept.shape[-1]] += weight
+            self.start += chunking.stride
+
+    def _leave(self, stop: int) -> Tensor:
+        """The finished samples up to `stop`."""
+        count = stop - self.given
+        out = self.total[..., :count] / self.weights[:count]
+        self.total, self.weights = self.total[..., count:].clone(), self.weights[count:].clone()
+        self.given = stop
+        return out
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        if parts:
+            return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        return torch.zeros(0) if self.total is None else self.total[..., :0]
+
+
 def overlap_add(
     function: Callable[[Tensor], Tensor],
     wave: Tensor,
@@ -72,61 +186,32 @@ def overlap_add(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Apply `function` to a long waveform segment by segment.
-
-    One segment batch at a time is on the device; the sum grows on the CPU. A waveform no longer
-    than a segment goes through in one piece. Where the device runs out of memory the batch is
-    halved, with a warning.
+    """Apply `function` to a whole waveform segment by segment, as `OverlapAdd` does.
 
     Args:
-        function: (B, ..., n) to (B, ..., n), called with consecutive segments in order; what
-            stands between B and n may change.
+        function, chunking, device: of `OverlapAdd`.
         wave: (..., N), for instance (N,) or (C, N), on the CPU.
-        chunking: how to cut.
-        device: where the function gets its segments.
         progress: called with the samples done and N after every batch.
 
     Returns:
         (..., N) on the CPU, float32.
     """
-    length = wave.shape[-1]
-    starts = chunking.starts(length)
-    total: Tensor | None = None
-    weights = torch.zeros(length)
-    spans = [(start, min(start + chunking.segment, length)) for start in starts]
-    batch = chunking.batch
-    for _, equal in groupby(spans, key=lambda span: span[1] - span[0]):
-        waiting = list(equal)
-        while waiting:
-            group = waiting[:batch]
-            segments = torch.stack([wave[..., start:stop] for start, stop in group])
-            try:
-                results = function(segments.to(device)).cpu()
-            except torch.OutOfMemoryError:
-                if batch == 1:
-                    raise SepError(
-                        f"the device has no room for a segment of {chunking.segment} samples; "
-                        "use --device cpu"
-                    ) from None
-                batch = len(group) // 2 or 1
-                warnings.warn(
-                    f"out of memory: going on with {batch} segments at once", stacklevel=2
-                )
-                continue
-            if total is None:
-                total = torch.zeros(*results.shape[1:-1], length)
-            for (start, stop), result in zip(group, results, strict=True):
-                left = 0 if start == 0 else chunking.context
-                right = 0 if stop == length else chunking.context
-                kept = slice(start + left, stop - right)
-                length_kept = kept.stop - kept.start
-                weight = _fade(length_kept, chunking.shared, start > 0, stop < length)
-                total[..., kept] += result[..., left : stop - start - right] * weight
-                weights[kept] += weight
-            waiting = waiting[len(group) :]
-            if progress:
-                progress(group[-1][1], length)
-    return total.div_(weights)
+    length, adder = wave.shape[-1], OverlapAdd(function, chunking, device)
+    step = chunking.stride * chunking.batch
+    result: Tensor | None = None
+    cuts = [*range(chunking.segment + step, length, step), length]
+    for begin, stop in zip([0, *cuts[:-1]], cuts, strict=True):
+        part = adder.push(wave[..., begin:stop])
+        if stop == length:
+            rest = adder.finish()
+            part = torch.cat([part, rest], -1) if part.shape[-1] else rest
+        if part.shape[-1]:
+            if result is None:
+                result = torch.empty(*part.shape[:-1], length)
+            result[..., adder.given - part.shape[-1] : adder.given] = part
+        if progress and part.shape[-1]:
+            progress(adder.given, length)
+    return result
 
 
 def _fade(length: int, overlap: int, fade_in: bool, fade_out: bool) -> Tensor:

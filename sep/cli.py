@@ -18,7 +18,7 @@ from sep.errors import AudioFileError, SepError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sep.separator import Separation, Separator
+    from sep.separator import FileSeparation, Separator
 
 KEPT_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".caf", ".w64", ".au")  # written as they came
 KINDS = ("text", "audio", "image", "negative")
@@ -206,53 +206,30 @@ def _separate_one(
     if any(path.exists() and source.exists() and path.samefile(source) for path in outputs):
         raise AudioFileError(f"{source}: would be overwritten by its own result; choose another -o")
     head = audio.info(source)
-    subtype = options.subtype or _subtype(head.subtype, target)
-    mixture, rate = audio.read(source)
-    result = separator.separate(
-        mixture,
-        rate,
+    result = separator.separate_file(
+        source,
+        *outputs,
         query=query,
         candidates=options.candidates,
-        progress=_progress(source, separator.model.sample_rate),
+        subtype=options.subtype,
+        clip=options.clip,
+        progress=_progress(source, head.sample_rate),
     )
-    verdict = _verdict(mixture, result)
-    parts = [result.target, result.residual]
-    del result
-    if options.clip == "none":
-        del parts[1]  # made anew from the target's steps; large for a long recording
-        waves = audio.exact_parts(mixture, *parts, subtype)
-    else:
-        waves = audio.apply_clip(parts, options.clip)
-    for path, wave in zip(outputs, waves, strict=False):
-        audio.write(path, wave, rate, subtype)
     names = " + ".join(str(path) for path in outputs)
     return (
-        f"{source}: {head.duration_s:.1f} s -> {names} | {verdict} | "
+        f"{source}: {head.duration_s:.1f} s -> {names} | {_verdict(result)} | "
         f"took {time.perf_counter() - begun:.1f} s"
     )
 
 
-def _subtype(subtype: str, target: Path) -> str:
-    """The input's sample type where the output's container has it; lossy types become float."""
-    import soundfile
-
-    from sep import audio
-
-    container = audio.container_of(target)
-    kept = subtype if subtype in (*audio.INTEGER_BITS, *audio.FLOAT_SUBTYPES) else "FLOAT"
-    order = (kept, "PCM_24", "PCM_16")
-    return next((s for s in order if soundfile.check_format(container, s)), None)
-
-
-def _verdict(mixture: "Tensor", result: "Separation") -> str:
+def _verdict(result: "FileSeparation") -> str:
     """Similarities to the query before and after, and a word when hardly anything was found."""
     if math.isnan(result.mixture_similarity):
         return "silent recording, silent result"
     before = f"similarity to the query: mixture {result.mixture_similarity:.3f}"
-    level = float(result.target.norm() / mixture.norm())
-    level_db = 20 * math.log10(level) if level > 0 else -math.inf
-    if level_db < ABSENT_DB or math.isnan(result.similarity):
-        return f"{before}; the sound was hardly found (target at {level_db:.0f} dB of the mixture)"
+    if result.level_db < ABSENT_DB or math.isnan(result.similarity):
+        level = f"target at {result.level_db:.0f} dB of the mixture"
+        return f"{before}; the sound was hardly found ({level})"
     return f"{before}, target {result.similarity:.3f}"
 
 

@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from encoders.base import Encoder, EncoderError
 from sep import audio as recording
 from sep import hub
-from sep.chunk import Chunking, overlap_add
+from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
 from sep.model import QueryNet
@@ -21,6 +23,7 @@ from sep.query import embed_query, loud_mono
 
 SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 64
+FILE_BLOCK = 2**17  # samples a channel read at once
 SILENCE = 1e-6  # peak below which nothing can be said about a sound
 Waveform = Tensor | np.ndarray
 
@@ -43,6 +46,26 @@ class Separation(NamedTuple):
     mask: Tensor
     similarity: float
     mixture_similarity: float
+
+
+class FileSeparation(NamedTuple):
+    """What `Separator.separate_file` returns.
+
+    Attributes:
+        sample_rate, channels, frames: of the recording and its parts.
+        similarity: cosine of the target and the query, NaN for silence.
+        mixture_similarity: cosine of the mixture and the query, NaN for silence.
+        level_db: level of the target under the mixture; -inf where nothing was found.
+        sharpness: factor on the mask logits that was used, one of `sharpness_series`.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+    similarity: float
+    mixture_similarity: float
+    level_db: float
+    sharpness: float
 
 
 class Separator:
@@ -157,13 +180,16 @@ class Separator:
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
         guide = loud_mono(wave)
         rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
-        results, logits = self._masked(rows, query, sharpness_series(candidates), progress)
+        heard: list[Tensor] = []
+        masked = self._masked(query, sharpness_series(candidates), heard)
+        results = overlap_add(masked, rows, self.chunking, self.device, progress)  # (R, K, N)
+        results, logits = results.transpose(0, 1), self._stitched(heard, rows.shape[-1])
         scores = [self.similarity(result[0], query) for result in results]
         best = max(range(candidates), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
         target = recording.resample(
             results[best][-len(wave) :], self.model.sample_rate, rate, length=mixture.shape[-1]
         )
-        target = _on_grid(target, mixture).to(mixture.dtype)
+        target = _on_grid(target, _peak(mixture)).to(mixture.dtype)
         return Separation(
             target=restore(target),
             residual=restore(mixture - target),
@@ -174,29 +200,232 @@ class Separator:
         )
 
     @torch.no_grad()
+    def separate_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        residual: str | Path | None = None,
+        *,
+        text: Any = None,
+        audio_query: Any = None,
+        image: Any = None,
+        negative: Any = None,
+        weights: Mapping[str, float] | None = None,
+        candidates: int = 1,
+        query: Tensor | None = None,
+        subtype: str | None = None,
+        clip: str = "none",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> FileSeparation:
+        """Separate a file of any length into files, in memory that does not grow with it.
+
+        The recording is read once for its peak and whether it is sound, and once to be separated;
+        with several candidates or `clip="rescale"` once more before, to choose and to measure. The
+        parts appear under their names when both are complete. In an integer subtype target and
+        residual add up to the recording sample by sample, else within a rounding of float32.
+
+        Args:
+            source: recording.
+            target, residual: files to write; the suffix names the container.
+            text, audio_query, image, negative, weights, candidates, query: as in `separate`.
+            progress: called with samples done and in all, at the recording's rate.
+            subtype: of libsndfile; by default the recording's, or what comes nearest to it.
+            clip: see `sep.audio.apply_clip`; one gain for both parts.
+
+        Raises:
+            AudioFileError: a recording that cannot be used, a file that cannot be written.
+            QueryError: a query that cannot be used.
+        """
+        if candidates < 1:
+            raise QueryError(f"candidates {candidates}: try at least 1 mask")
+        if clip not in recording.CLIP_RULES:
+            recording.apply_clip([], clip)
+        head, scan = recording.info(source), _Scan()
+        for block in recording.blocks(source):
+            scan.push(block)
+        if query is None:
+            query = self.query(
+                text=text, audio=audio_query, image=image, negative=negative, weights=weights
+            )
+        series, gain = sharpness_series(candidates), 1.0
+        if candidates > 1 or clip == "rescale":
+            series, gain = self._choose(source, head, scan, query, series, clip)
+        subtype = subtype or recording.kept_subtype(head.subtype, target)
+        names = [target] if residual is None else [target, residual]
+        meters = [_Meter(self.encoder, self.model.sample_rate, self.device) for _ in range(2)]
+        energy = [0.0, 0.0]
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    recording.Writer(name, head.sample_rate, head.channels, subtype)
+                )
+                for name in names
+            ]
+            done = 0
+            for mixture, parts in self._blocks(source, head, scan, query, series, meters):
+                part = parts[0]
+                energy[0] += float(mixture.double().square().sum())
+                energy[1] += float(part.double().square().sum())
+                pair = [part, mixture - part]
+                if clip == "none":
+                    pair = recording.exact_parts(mixture, part, subtype)
+                elif clip == "clamp":
+                    pair = recording.apply_clip(pair, clip)
+                else:
+                    pair = [wave / gain for wave in pair]
+                for writer, wave in zip(writers, pair, strict=False):
+                    writer.write(wave)
+                done += mixture.shape[-1]
+                if progress:
+                    progress(done, scan.frames)
+            for writer in writers:
+                writer.finish()
+        level = energy[1] / energy[0] if energy[0] else 0.0
+        return FileSeparation(
+            sample_rate=head.sample_rate,
+            channels=head.channels,
+            frames=scan.frames,
+            similarity=meters[1].similarity(query),
+            mixture_similarity=meters[0].similarity(query),
+            level_db=10 * math.log10(level) if level else -math.inf,
+            sharpness=series[0],
+        )
+
+    @torch.no_grad()
+    def stream(
+        self,
+        blocks: Iterable[Waveform],
+        sample_rate: int,
+        *,
+        query: Tensor,
+        sharpness: float = 1.0,
+        peak: float = 1.0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate sound while it arrives: an iterator of target and residual, both (C, m).
+
+        What comes out is behind by one segment of `chunking`; the parts add up to what came in, in
+        order, and memory does not grow.
+
+        Args:
+            blocks: floating-point samples (C, n) or (n,), all with the same C.
+            sample_rate: in Hz.
+            query: (D,) from `query`.
+            sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
+            peak: largest magnitude to come; the parts are rounded to 24 bits below it, so that
+                they add up exactly.
+
+        Raises:
+            AudioFileError: samples that cannot be used.
+        """
+        scan = _Scan()
+        scan.peak = peak
+        waves = (_load(block, sample_rate)[0].float() for block in blocks)
+        for mixture, parts in self._separated(waves, sample_rate, scan, query, [sharpness]):
+            yield parts[0], mixture - parts[0]
+
+    def _choose(
+        self,
+        source: str | Path,
+        head: recording.AudioInfo,
+        scan: "_Scan",
+        query: Tensor,
+        series: list[float],
+        clip: str,
+    ) -> tuple[list[float], float]:
+        """The sharpness whose target is most similar to the query, and the gain for `rescale`."""
+        meters = [_Meter(self.encoder, self.model.sample_rate, self.device)]
+        meters += [_Meter(self.encoder, self.model.sample_rate, self.device) for _ in series]
+        peaks = [1.0 for _ in series]
+        for mixture, parts in self._blocks(source, head, scan, query, series, meters):
+            for k, part in enumerate(parts):
+                peaks[k] = max(peaks[k], _peak(part), _peak(mixture - part))
+        scores = [meter.similarity(query) for meter in meters[1:]]
+        best = max(range(len(series)), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
+        return [series[best]], peaks[best] if clip == "rescale" else 1.0
+
+    def _blocks(
+        self,
+        source: str | Path,
+        head: recording.AudioInfo,
+        scan: "_Scan",
+        query: Tensor,
+        series: list[float],
+        meters: list["_Meter"],
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """`_separated` of a file."""
+        blocks = recording.blocks(source, size=FILE_BLOCK)
+        return self._separated(blocks, head.sample_rate, scan, query, series, meters)
+
+    def _separated(
+        self,
+        blocks: Iterable[Tensor],
+        rate: int,
+        scan: "_Scan",
+        query: Tensor,
+        series: list[float],
+        meters: list["_Meter"] | None = None,
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Mixture (C, m) and a target (C, m) for each sharpness, block by block.
+
+        `meters` hear the mixture and the targets at the model's rate, before they are resampled.
+        """
+        own = self.model.sample_rate
+        adder = OverlapAdd(self._masked(query, series, []), self.chunking, self.device)
+        waiting: deque[Tensor] = deque()
+        down: recording.Resampler | None = None
+        ups: list[recording.Resampler] = []
+        ready = [torch.zeros(0) for _ in series]
+        missing = object()
+        iterator = iter(blocks)
+        block = next(iterator, missing)
+        while block is not missing:
+            following = next(iterator, missing)
+            last = following is missing
+            if down is None:
+                channels = len(block)
+                down = recording.Resampler(channels, rate, own)
+                ups = [recording.Resampler(channels, own, rate) for _ in series]
+                ready = [torch.zeros(channels, 0) for _ in series]
+            if len(block) != channels:
+                raise AudioFileError(f"audio: {len(block)} channels after {channels}; keep to one")
+            waiting.append(block)
+            wave = down.push(block, last)
+            guide = scan.guide(wave)
+            rows = wave if channels == 1 else torch.cat([guide[None], wave])
+            results = adder.push(rows)  # (R, K, m)
+            if last:
+                rest = adder.finish()
+                results = torch.cat([results, rest], -1) if results.shape[-1] else rest
+            if meters:
+                meters[0].push(guide)
+            for k, up in enumerate(ups):
+                part = (
+                    results[-channels:, k] if results.dim() == 3 else results.new_zeros(channels, 0)
+                )
+                if meters:
+                    meters[k + 1].push(results[0, k] if results.dim() == 3 else part[0])
+                ready[k] = torch.cat([ready[k], up.push(part, last)], -1)
+            block = following
+            yield from _paired(waiting, ready, scan.peak, last)
+
+    @torch.no_grad()
     def similarity(self, wave: Tensor, query: Tensor) -> float:
         """Cosine of a sound (N,) at the model's rate and a query (D,); NaN for silence."""
-        if not wave.abs().max() > SILENCE:
-            return math.nan
-        vector = self.encoder.embed_audio(wave[None].to(self.device), self.model.sample_rate)[0]
-        return float(vector.float().cpu() @ query.cpu())
+        meter = _Meter(self.encoder, self.model.sample_rate, self.device)
+        meter.push(wave.cpu())
+        return meter.similarity(query)
 
     def _masked(
-        self,
-        rows: Tensor,
-        query: Tensor,
-        sharpness: list[float],
-        progress: Callable[[int, int], None] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Mask rows (R, N), the first being what the network hears, once for each sharpness.
+        self, query: Tensor, sharpness: list[float], heard: list[Tensor]
+    ) -> Callable[[Tensor], Tensor]:
+        """A function that masks segments (B, R, n), the first row being what the network hears.
 
-        Returns:
-            results (K, R, N) and the mask logits (H, T) in float16.
+        It returns (B, R, K, n), once for each sharpness, and adds the mask logits (H, T) of each
+        segment to `heard` in float16.
         """
         grid, query = self.model.spectrogram, query.to(self.device)
-        heard: list[Tensor] = []
 
-        def masked(segments: Tensor) -> Tensor:  # (B, R, n) to (B, K, R, n)
+        def masked(segments: Tensor) -> Tensor:
             spectra = grid.stft(segments)
             logits = self.model.logits(spectra[:, 0].abs(), query)
             results = [
@@ -206,10 +435,9 @@ class Separator:
                 for s in sharpness
             ]
             heard.extend(logits.half().cpu())
-            return torch.stack(results, dim=1)
+            return torch.stack(results, dim=2)
 
-        results = overlap_add(masked, rows, self.chunking, self.device, progress)
-        return results, self._stitched(heard, rows.shape[-1])
+        return masked
 
     def _stitched(self, heard: list[Tensor], length: int) -> Tensor:
         """Logits (H, T) of a whole recording from those of its segments, cut amid the fades."""
@@ -283,15 +511,93 @@ def _load(
     return wave.reshape(-1, wave.shape[-1]), int(sample_rate), restore
 
 
-def _on_grid(target: Tensor, mixture: Tensor) -> Tensor:
+def _on_grid(target: Tensor, peak: float) -> Tensor:
     """Round in place to 24 bits below the mixture's peak.
 
     Then target + residual is the mixture again: samples of integer recordings lie on such a grid
     too, and sums and differences on one grid are exact in float32 as long as they stay below the
     peak. Other recordings come back within a rounding of float32.
     """
-    peak = float(torch.linalg.vector_norm(mixture, math.inf))
     if peak == 0 or not math.isfinite(peak):
         return torch.zeros_like(target)
     scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
     return target.mul_(scale).round_().div_(scale)
+
+
+def _peak(wave: Tensor) -> float:
+    return float(torch.linalg.vector_norm(wave, math.inf)) if wave.numel() else 0.0
+
+
+def _paired(
+    waiting: deque[Tensor], ready: list[Tensor], peak: float, last: bool
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Take blocks (C, n) from `waiting` as far as targets are ready, and their targets.
+
+    At the end what the resampler is short of is silence, and what it has too much is dropped.
+    """
+    while waiting and (last or ready[0].shape[-1] >= waiting[0].shape[-1]):
+        mixture = waiting.popleft()
+        count = mixture.shape[-1]
+        parts = [recording.fit_length(part[:, :count], count).clone() for part in ready]
+        ready[:] = [part[:, count:] for part in ready]
+        yield mixture, [_on_grid(part, peak) for part in parts]
+
+
+class _Scan:
+    """What has to be known of a whole recording before it is separated block by block."""
+
+    def __init__(self):
+        self.frames, self.peak = 0, 0.0
+        self.mid, self.power = 0.0, torch.zeros(0, dtype=torch.float64)
+
+    def push(self, block: Tensor) -> None:
+        """Take samples (C, n)."""
+        self.frames += block.shape[-1]
+        self.peak = max(self.peak, _peak(block))
+        self.mid += float(block.mean(0).double().square().sum())
+        power = block.double().square().sum(-1)
+        self.power = power if not len(self.power) else self.power + power
+
+    def guide(self, wave: Tensor) -> Tensor:
+        """What the network hears of (C, n): the mid signal, or where the channels cancel over the
+        whole recording, the loudest one (as `sep.query.loud_mono`)."""
+        if len(self.power) and self.mid < 0.01 * float(self.power.mean()):
+            return wave[int(self.power.argmax())]
+        return wave.mean(0)
+
+
+class _Meter:
+    """Embeds a sound that arrives in pieces: the mean of its windows, weighted by their level."""
+
+    def __init__(self, encoder: Encoder, rate: int, device: torch.device, batch: int = 8):
+        self.encoder, self.rate, self.device, self.batch = encoder, rate, device, batch
+        self.window = round(encoder.window / encoder.sample_rate * rate)
+        self.waiting = torch.zeros(0)
+        self.total: Tensor | None = None
+
+    def push(self, wave: Tensor) -> None:
+        """Take samples (n,) at the rate given."""
+        self.waiting = torch.cat([self.waiting, wave])
+        size = self.window * self.batch
+        while len(self.waiting) >= size:
+            self._embed(self.waiting[:size].view(self.batch, self.window))
+            self.waiting = self.waiting[size:]
+
+    def similarity(self, query: Tensor) -> float:
+        """Cosine with a query (D,) of all that came, NaN for silence."""
+        whole = len(self.waiting) // self.window * self.window
+        self._embed(self.waiting[:whole].view(-1, self.window))
+        self._embed(self.waiting[whole:][None], len(self.waiting[whole:]) / self.window)
+        self.waiting = torch.zeros(0)
+        if self.total is None:
+            return math.nan
+        return float(torch.nn.functional.normalize(self.total, dim=0) @ query.cpu())
+
+    def _embed(self, rows: Tensor, weight: float = 1.0) -> None:
+        rows = rows[rows.abs().amax(-1) > SILENCE] if rows.numel() else rows[:0]
+        if not len(rows):
+            return
+        vectors = self.encoder.embed_audio(rows.to(self.device), self.rate).float().cpu()
+        level = rows.square().mean(-1, keepdim=True).sqrt() * weight
+        total = (vectors * level).sum(0)
+        self.total = total if self.total is None else self.total + total

@@ -188,3 +188,28 @@ def test_integer_parts_add_up_even_where_the_target_swings_against_the_mixture(s
     assert torch.equal(steps[1] + steps[2], steps[0])
     for x in steps:
         assert x.min() >= -scale and x.max() <= scale - 1
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(44_100, 16_000), (16_000, 44_100), (8_000, 8_000)])
+def test_blocks_are_resampled_as_the_whole_is(from_hz, to_hz):
+    wave = 0.3 * torch.randn(2, 50_001, generator=torch.Generator().manual_seed(0))
+    stream = audio.Resampler(2, from_hz, to_hz)
+    blocks = wave.split(7_000, -1)
+    parts = [stream.push(block, k == len(blocks) - 1) for k, block in enumerate(blocks)]
+    whole = audio.resample(wave, from_hz, to_hz)
+    pieces = audio.fit_length(torch.cat(parts, -1), whole.shape[-1])
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
+
+
+def test_a_writer_puts_nothing_in_place_before_it_is_left(tmp_path):
+    path = tmp_path / "x.wav"
+    with audio.Writer(path, 8_000, 1, "PCM_16") as writer:
+        writer.write(torch.zeros(1, 10))
+        writer.write(torch.ones(1, 5) / 2)
+        writer.finish()
+        assert not path.exists()
+    assert audio.read(path)[0].shape == (1, 15)
+    with pytest.raises(RuntimeError, match="stop"), audio.Writer(tmp_path / "y.wav", 8_000, 1) as w:
+        w.write(torch.zeros(1, 10))
+        raise RuntimeError("stop")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.wav"]

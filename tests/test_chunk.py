@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sep.chunk import Chunking, overlap_add
+from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.errors import SepError
 from sep.spectrogram import Spectrogram
 
@@ -97,6 +97,24 @@ def test_batch_is_halved_when_memory_runs_out():
         result = overlap_add(narrow, wave, Chunking(segment=100, context=10, batch=8))
     torch.testing.assert_close(result, wave)
     assert sizes[:3] == [8, 4, 2]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 300])
+def test_blocks_of_any_size_give_what_the_whole_gives(size):
+    wave = torch.randn(2, 1237, generator=torch.Generator().manual_seed(0))
+    chunking = Chunking(segment=100, context=10, overlap=0.3, batch=2)
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x, x * torch.hann_window(x.shape[-1])], -2)
+
+    whole = overlap_add(doubled, wave, chunking)
+    adder = OverlapAdd(doubled, chunking)
+    parts = [adder.push(block) for block in wave.split(size, -1)] + [adder.finish()]
+    assert adder.finish().shape[-1] == 0
+    most = max(len(adder.weights), *(part.shape[-1] for part in parts))
+    assert most <= 3 * 100 + size
+    parts = [part for part in parts if part.shape[-1]]
+    torch.testing.assert_close(torch.cat(parts, -1), whole)
 
 
 @pytest.mark.parametrize("overlap", [1.0, 1.5, -0.1])

@@ -132,10 +132,9 @@ def test_chunks_off_the_frame_grid_are_refused(separator):
 def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
-    tried = [
-        separator.similarity(result[0], query)
-        for result in separator._masked(mixture[None], query, sharpness_series(4), None)[0]
-    ]
+    with torch.no_grad():
+        results = separator._masked(query, sharpness_series(4), [])(mixture[None, None])
+    tried = [separator.similarity(result, query) for result in results[0, 0]]
     best = separator.separate(mixture, 16_000, query=query, candidates=4)
     assert best.similarity == pytest.approx(max(tried), abs=1e-5)
     assert tried[0] == pytest.approx(
@@ -206,3 +205,86 @@ def test_an_encoder_of_another_separator_is_refused(model_dir, tmp_path):
     SmallEncoder(dim=32, mels=64).save(tmp_path / "model" / "encoder")
     with pytest.raises(ModelError, match="is not the one that the separator was trained with"):
         Separator.from_pretrained(tmp_path / "model", device="cpu")
+
+
+LONG = {  # cut into several segments, so that files of a few seconds have seams
+    "chunking": Chunking(segment=65_535, context=4_096, align=32_768),
+}
+
+
+@pytest.fixture
+def short_cuts(separator):
+    """The separator with segments of 4 s."""
+    return Separator(separator.model, separator.encoder, "cpu", **LONG)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"),
+    [(16_000, 1, "PCM_16"), (44_100, 2, "PCM_24"), (8_000, 1, "FLOAT")],
+)
+def test_a_file_separated_in_blocks_is_what_it_is_in_memory(
+    short_cuts, query, make_wav, tmp_path, rate, channels, subtype
+):
+    source = make_wav("x.wav", 13.0, rate, channels=channels, subtype=subtype)
+    whole = short_cuts.separate(source, query=query)
+    seen = []
+    made = short_cuts.separate_file(
+        source, tmp_path / "t.wav", tmp_path / "r.wav", query=query,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    target, residual = (audio.read(tmp_path / name)[0] for name in ("t.wav", "r.wav"))
+    mixture, _ = audio.read(source)
+    assert torch.equal(target + residual, mixture) or subtype == "FLOAT"
+    torch.testing.assert_close(target + residual, mixture)
+    error = (target - whole.target).square().sum() / target.square().sum()
+    assert error < 1e-6  # -60 dB
+    assert audio.info(tmp_path / "t.wav").subtype == subtype
+    assert (made.sample_rate, made.channels, made.frames) == (rate, channels, mixture.shape[-1])
+    assert seen[-1] == (mixture.shape[-1],) * 2 and seen == sorted(seen)
+    assert made.similarity == pytest.approx(whole.similarity, abs=2e-3)
+    assert made.mixture_similarity == pytest.approx(whole.mixture_similarity, abs=2e-3)
+
+
+def test_a_stream_adds_up_whatever_the_size_of_its_blocks(short_cuts, query):
+    mixture = noise(2, 300_000)
+    whole = short_cuts.separate(mixture, 24_000, query=query)
+    for size in (1_000, 77_777):
+        parts = list(short_cuts.stream(mixture.split(size, -1), 24_000, query=query))
+        target, residual = (torch.cat(waves, -1) for waves in zip(*parts, strict=True))
+        torch.testing.assert_close(target + residual, mixture, atol=1e-6, rtol=0)
+        error = (target - whole.target).square().sum() / whole.target.square().sum()
+        assert error < 1e-6
+        assert len(parts) == len(mixture.split(size, -1))
+    with pytest.raises(AudioFileError, match="1 channels after 2"):
+        list(short_cuts.stream([noise(2, 100), noise(1, 100)], 24_000, query=query))
+
+
+def test_candidates_and_one_gain_for_both_parts_of_a_file(short_cuts, query, tmp_path):
+    mixture = 4 * noise(1, 150_000)
+    audio.write(tmp_path / "x.wav", mixture, 16_000, "FLOAT")
+    names = tmp_path / "t.wav", tmp_path / "r.wav"
+    made = short_cuts.separate_file(
+        tmp_path / "x.wav", *names, query=query, candidates=3, clip="rescale", subtype="PCM_16"
+    )
+    assert made.sharpness in sharpness_series(3)
+    target, residual = (audio.read(name)[0] for name in names)
+    assert max(float(target.abs().max()), float(residual.abs().max())) == pytest.approx(1, abs=1e-3)
+    gain = float((target + residual).norm() / mixture.norm())
+    torch.testing.assert_close(target + residual, gain * mixture, atol=1e-4, rtol=0)
+
+
+def test_a_fault_on_the_way_leaves_no_file(short_cuts, query, tmp_path, monkeypatch):
+    audio.write(tmp_path / "x.wav", noise(1, 400_000), 16_000)
+    calls = []
+
+    def stop(wave, *rest):
+        calls.append(wave)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return logits(wave, *rest)
+
+    logits = short_cuts.model.logits
+    monkeypatch.setattr(short_cuts.model, "logits", stop)
+    with pytest.raises(KeyboardInterrupt):
+        short_cuts.separate_file(tmp_path / "x.wav", tmp_path / "t.wav", query=query)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]

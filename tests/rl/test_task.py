@@ -100,9 +100,7 @@ def test_mechanisms_that_are_off_change_nothing_and_on_change_the_run(parts):
 
 
 def test_the_direct_gradient_follows_the_reward_without_a_policy(parts):
-    task = make(
-        copy.deepcopy(parts), lr=5e-3, direct=1.0, surrogate=0.0, kl=0.0, **MIXTURE_GROUP
-    )
+    task = make(copy.deepcopy(parts), lr=5e-3, direct=1.0, surrogate=0.0, kl=0.0, **MIXTURE_GROUP)
     values = [task.train_step(step, 0.3) for step in range(30)]
     assert "reward" not in values[0]  # no masks were sampled
     reached = [row["reward/direct"] for row in values]
