@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from sep.data.bank import MixtureSampler, QueryBank
 from sep.errors import OptionError
@@ -14,6 +15,7 @@ from sep.policy import BetaPolicy
 from sep.rl.advantage import EmaBaseline, batch_advantage, group_advantage, spread_windows
 from sep.rl.explore import Exploration
 from sep.rl.ppo import clipped_surrogate
+from sep.rl.replay import Memory, ReplayBuffer, Replayed
 from sep.rl.reward import Rollout, Similarity, WeightedSum
 from sep.rl.shaping import MODES, active_frames, temporal_weights
 from sep.train import distributed
@@ -46,6 +48,11 @@ class PolicyOptions:
         direct: weight of the reward's gradient through the proposal itself, without sampling: no
             policy, the peer to beat (with an anchor) and the example of reward hacking (without).
         windowed: part of the advantage that comes from windowed credit.
+        replay: weight of replayed masks in the surrogate (`sep.rl.replay`), 0 for none.
+        replay_pool: batches of mixtures that come again and again, so that keys recur.
+        replay_masks: most of them for a mixture; replay_kl: mean KL in nats an entry from the
+            policy that drew them to the present one, beyond which they are not used;
+            replay_age: in steps; replay_capacity: rollouts of a mixture that are kept.
         tas, tas_strength, tas_normalise: temporal advantage shaping (`sep.rl.shaping`).
         anchor: weight of the supervised loss on all sources of the same mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
@@ -69,6 +76,12 @@ class PolicyOptions:
     pathwise: float = 0.0
     direct: float = 0.0
     windowed: float = 0.0
+    replay: float = 0.0
+    replay_pool: int = 64
+    replay_masks: int = 4
+    replay_kl: float = 0.01
+    replay_age: int = 500
+    replay_capacity: int = 10_000
     tas: str = "off"
     tas_strength: float = 0.3
     tas_normalise: bool = False
@@ -131,6 +144,7 @@ class PolicyTask:
         self.windows, self.teacher, self.options = windows, teacher, options
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
+        self.buffer = ReplayBuffer(options.replay_capacity, options.replay_age)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), options.lr, weight_decay=options.weight_decay
         )
@@ -142,11 +156,12 @@ class PolicyTask:
             group["lr"] = learning_rate(options.lr, progress, options.warmup)
         if options.kappa_end is not None:
             self.policy.kappa = options.kappa + progress * (options.kappa_end - options.kappa)
+        slot = step % options.replay_pool if options.replay else step
         batch = draw_batch(
             self.sampler,
             self.queries,
             self.model.spectrogram,
-            step,
+            slot,
             options.mixed,
             options.negative,
         )
@@ -158,15 +173,26 @@ class PolicyTask:
         action = self.explore.draw(self.policy, old_proposal, options.group_size)
         masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
         advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
+        replayed = None
         if options.surrogate:
-            advantage, values = self.score(batch, masks)
+            reward, advantage, values = self.score(batch, masks)
+            if options.replay:
+                replayed = self.remember(step, slot, old_proposal, action, reward)
         old_log_prob = self.policy.log_prob(old_proposal, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
             if epoch:
                 logits = self.model.logits(batch.magnitude, batch.query)
             loss, parts = self.loss(
-                logits, batch, weight, action, old_proposal, old_log_prob, advantage, teacher
+                logits,
+                batch,
+                weight,
+                action,
+                old_proposal,
+                old_log_prob,
+                advantage,
+                teacher,
+                replayed,
             )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -193,10 +219,11 @@ class PolicyTask:
         )
 
     @torch.no_grad()
-    def score(self, batch: Batch, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Turn masks (B, G, H, T) into audio and advantages, (B, G) or (B, G, t) by action frame.
+    def score(self, batch: Batch, masks: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Turn masks (B, G, H, T) into audio, rewards (B, G) and advantages.
 
-        Also returns the means of all reward parts and the spread of the advantages.
+        Advantages are (B, G), or (B, G, t) by action frame. Also returns the means of all reward
+        parts and the spread of the advantages.
         """
         options, grid = self.options, self.model.spectrogram
         rollout = self.listen(batch, masks)
@@ -237,7 +264,40 @@ class PolicyTask:
             columns = self.explore.pool(batch.mixture[:1]).shape[-1]
             advantage = torch.nn.functional.adaptive_avg_pool1d(advantage, columns)
         values["advantage_spread"] = advantage.std(correction=0)
-        return advantage, values
+        return reward, advantage, values
+
+    @torch.no_grad()
+    def remember(
+        self, step: int, slot: int, proposal: Tensor, action: Tensor, reward: Tensor
+    ) -> Replayed | None:
+        """Recall masks of these mixtures that were scored before, then keep the fresh ones.
+
+        A mixture for which fewer than two are near enough gets none.
+
+        Args:
+            step: of the run; slot: which batch of the pool this is.
+            proposal: (B, h, t); action: (B, G, h, t); reward: (B, G), fresh.
+        """
+        options, rewards = self.options, reward.float().cpu()
+        proposal, action_cpu = proposal.float().cpu(), action.float().cpu()
+        keys = [(slot, b) for b in range(len(rewards))]
+        rows = []
+        for key, fresh, now in zip(keys, rewards, proposal, strict=True):
+            found = self.buffer.recall(key, step, options.replay_masks, fresh)
+            near = [pair for pair in found if self._drift(pair[0], now) <= options.replay_kl]
+            rows.append(near if len(near) > 1 else [])
+        means = [self.buffer.mean(key) for key in keys]
+        replayed = Replayed.stacked(rows, means, action) if any(rows) else None
+        for key, fresh in zip(keys, rewards, strict=True):
+            self.buffer.note(key, fresh)
+        drawn = zip(keys, proposal.clone(), action_cpu.clone(), rewards, strict=True)
+        self.buffer.add([(key, Memory(step, self.policy.kappa, *rest)) for key, *rest in drawn])
+        return replayed
+
+    def _drift(self, memory: Memory, proposal: Tensor) -> float:
+        """Mean KL in nats an entry of the policy of a memory from that of a proposal (h, t)."""
+        then = BetaPolicy(memory.kappa).distribution(memory.proposal)
+        return float(kl_divergence(then, self.policy.distribution(proposal)).mean())
 
     def loss(
         self,
@@ -249,6 +309,7 @@ class PolicyTask:
         old_log_prob: Tensor,
         advantage: Tensor,
         teacher: Tensor | None,
+        replayed: Replayed | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
@@ -266,6 +327,14 @@ class PolicyTask:
             options.ratio,
         )
         values["surrogate"] = loss.detach()
+        if replayed is not None:
+            again, measured = replayed.surrogate(
+                self.policy.log_prob(proposal, replayed.action),
+                self.explore.pool(weight),
+                options.clip,
+            )
+            values |= measured
+            loss = loss + options.replay * again
         entropy = self.policy.entropy(proposal).mean()
         kl = self.policy.kl(proposal, old_proposal).mean()
         values |= {"entropy": entropy.detach(), "kl_old": kl.detach()}
@@ -310,9 +379,10 @@ class PolicyTask:
         self.validation.picture(self.model, path)
 
     def extra_state(self) -> dict[str, Any]:
-        """The running baseline; everything random is a function of seed and step."""
-        return {"baseline": self.baseline.value}
+        """Running baseline and replay; everything random is a function of seed and step."""
+        return {"baseline": self.baseline.value, "replay": self.buffer.state()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the running baseline."""
+        """Restore the running baseline and the replay."""
         self.baseline.value = state["baseline"]
+        self.buffer.restore(state.get("replay", self.buffer.state()))

@@ -23,7 +23,7 @@ from splits import SPLITS, Clip, assign
 from sep.data import kaldi, mixtures
 from sep.errors import SepError
 
-TEST_MIXTURES, TEST_MIXTURES_FULL = 200, 400  # valid gets half as many
+TEST_MIXTURES, TEST_MIXTURES_FULL = 400, 800  # valid gets half as many
 
 
 def share_pictures(pictures: list[str], split: str) -> list[str]:
