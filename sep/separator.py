@@ -370,7 +370,7 @@ class Separator:
         `meters` hear the mixture and the targets at the model's rate, before they are resampled.
         """
         own = self.model.sample_rate
-        adder = OverlapAdd(self._masked(query, series, []), self.chunking, self.device)
+        adder = OverlapAdd(self._masked(query, series), self.chunking, self.device)
         waiting: deque[Tensor] = deque()
         down: recording.Resampler | None = None
         ups: list[recording.Resampler] = []
@@ -416,12 +416,12 @@ class Separator:
         return meter.similarity(query)
 
     def _masked(
-        self, query: Tensor, sharpness: list[float], heard: list[Tensor]
+        self, query: Tensor, sharpness: list[float], heard: list[Tensor] | None = None
     ) -> Callable[[Tensor], Tensor]:
         """A function that masks segments (B, R, n), the first row being what the network hears.
 
         It returns (B, R, K, n), once for each sharpness, and adds the mask logits (H, T) of each
-        segment to `heard` in float16.
+        segment to `heard`, where there is such a list, in float16.
         """
         grid, query = self.model.spectrogram, query.to(self.device)
 
@@ -434,7 +434,8 @@ class Separator:
                 )
                 for s in sharpness
             ]
-            heard.extend(logits.half().cpu())
+            if heard is not None:
+                heard.extend(logits.half().cpu())
             return torch.stack(results, dim=2)
 
         return masked

@@ -217,3 +217,18 @@ def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     assert not list((tmp_path).rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(make_wav, tmp_path):
+    peaks = []
+    for seconds in (20.0, 1200.0):
+        source = make_wav(f"{seconds:.0f}.wav", seconds, 44_100, channels=2)
+        program = (
+            "import resource, sys; from sep import cli; code = cli.main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        )
+        command = [sys.executable, "-c", program, "separate", str(source), "--text", "a bell"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]) / 1000)  # MB
+    assert peaks[1] < peaks[0] + 200

@@ -133,7 +133,7 @@ def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
     with torch.no_grad():
-        results = separator._masked(query, sharpness_series(4), [])(mixture[None, None])
+        results = separator._masked(query, sharpness_series(4))(mixture[None, None])
     tried = [separator.similarity(result, query) for result in results[0, 0]]
     best = separator.separate(mixture, 16_000, query=query, candidates=4)
     assert best.similarity == pytest.approx(max(tried), abs=1e-5)
