@@ -151,8 +151,8 @@ def align(cfg: DictConfig) -> None:
     )
     provenance = {
         "data": str(cfg.data),
-        "align": OmegaConf.to_container(cfg.align),
-        "stages": OmegaConf.to_container(cfg.stages),
+        "align": OmegaConf.to_container(cfg.align, resolve=True),
+        "stages": OmegaConf.to_container(cfg.stages, resolve=True),
     }
     provenance["valid"] = fit(cfg, aligner, validate, stages, provenance)
     encoder.eval().requires_grad_(False)

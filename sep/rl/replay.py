@@ -63,6 +63,7 @@ class ReplayBuffer:
         self.shares, self.quantiles = dict(zip(TIERS, shares, strict=True)), quantiles
         self.memories: deque[tuple[Hashable, Memory]] = deque()  # oldest first
         self.rewards: dict[Hashable, deque[float]] = {}
+        self.hard_visits: dict[Hashable, int] = {}  # in a row
 
     def __len__(self) -> int:
         return len(self.memories)
@@ -86,9 +87,12 @@ class ReplayBuffer:
         return {k: "medium" if low < m <= high else name[m <= low] for k, m in means.items()}
 
     def add(self, found: list[tuple[Hashable, Memory]]) -> None:
-        """Keep memories of keys that have been noted."""
+        """Keep memories of keys that have been noted, and count visits to hard ones."""
         self.memories.extend(found)
         tiers = self.tiers()
+        for key, _ in found:
+            hard = tiers[key] == "hard"
+            self.hard_visits[key] = self.hard_visits.get(key, 0) + 1 if hard else 0
         held = Counter(tiers[key] for key, _ in self.memories)
         for tier, share in self.shares.items():
             over = held[tier] - max(1, int(self.capacity * share))
@@ -96,6 +100,10 @@ class ReplayBuffer:
                 oldest = [i for i, (k, _) in enumerate(self.memories) if tiers[k] == tier][:over]
                 for i in reversed(oldest):
                     del self.memories[i]
+
+    def last(self, key: Hashable) -> Memory | None:
+        """The newest memory of a key."""
+        return next((m for k, m in reversed(self.memories) if k == key), None)
 
     def recall(
         self, key: Hashable, step: int, count: int, fresh: Tensor
@@ -125,12 +133,14 @@ class ReplayBuffer:
         return {
             "memories": [(key, vars(memory)) for key, memory in self.memories],
             "rewards": [(key, list(recent)) for key, recent in self.rewards.items()],
+            "hard_visits": list(self.hard_visits.items()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to what `state` gave."""
         self.memories = deque((key, Memory(**memory)) for key, memory in state["memories"])
         self.rewards = {k: deque(recent, maxlen=self.window) for k, recent in state["rewards"]}
+        self.hard_visits = dict(state["hard_visits"])
 
 
 @dataclass

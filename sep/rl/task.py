@@ -53,6 +53,8 @@ class PolicyOptions:
         replay_masks: most of them for a mixture; replay_kl: mean KL in nats an entry from the
             policy that drew them to the present one, beyond which they are not used;
             replay_age: in steps; replay_capacity: rollouts of a mixture that are kept.
+        hint: eta; a mixture that was hard on its last three visits, while the policy hardly moved,
+            draws its masks from (1 - eta) P + eta times the ideal ratio mask; needs `replay`.
         tas, tas_strength, tas_normalise: temporal advantage shaping (`sep.rl.shaping`).
         anchor: weight of the supervised loss on all sources of the same mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
@@ -82,6 +84,7 @@ class PolicyOptions:
     replay_kl: float = 0.01
     replay_age: int = 500
     replay_capacity: int = 10_000
+    hint: float = 0.0
     tas: str = "off"
     tas_strength: float = 0.3
     tas_normalise: bool = False
@@ -102,6 +105,8 @@ class PolicyOptions:
             raise OptionError("group=mixture needs group_size of at least 2")
         if self.tas not in MODES:
             raise OptionError(f"tas '{self.tas}' is unknown; use {', '.join(MODES)}")
+        if self.hint and not self.replay:
+            raise OptionError("hint needs replay, which knows how hard a mixture was before")
         if self.windowed and self.group != "mixture":
             raise OptionError("windowed credit needs group=mixture")
 
@@ -170,15 +175,19 @@ class PolicyTask:
         old = logits[:, 0].detach()  # the first source is the policy's target
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
-        action = self.explore.draw(self.policy, old_proposal, options.group_size)
+        behaviour, hinted = old_proposal, 0.0
+        if options.hint:
+            behaviour, hinted = self._hinted(slot, old_proposal, batch, weight)
+        action = self.explore.draw(self.policy, behaviour, options.group_size)
         masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
         advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
         replayed = None
         if options.surrogate:
             reward, advantage, values = self.score(batch, masks)
             if options.replay:
-                replayed = self.remember(step, slot, old_proposal, action, reward)
-        old_log_prob = self.policy.log_prob(old_proposal, action)
+                replayed = self.remember(step, slot, behaviour, action, reward)
+                values["hinted"] = torch.tensor(hinted)
+        old_log_prob = self.policy.log_prob(behaviour, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
             if epoch:
@@ -293,6 +302,24 @@ class PolicyTask:
         drawn = zip(keys, proposal.clone(), action_cpu.clone(), rewards, strict=True)
         self.buffer.add([(key, Memory(step, self.policy.kappa, *rest)) for key, *rest in drawn])
         return replayed
+
+    def _hinted(
+        self, slot: int, proposal: Tensor, batch: Batch, weight: Tensor
+    ) -> tuple[Tensor, float]:
+        """The proposals (B, h, t) that masks are drawn from, and the share with a hint.
+
+        The log-densities of what is drawn are those of these proposals, so ratios stay exact.
+        """
+        options, hard = self.options, []
+        for b, now in enumerate(proposal.float().cpu()):
+            last = self.buffer.last((slot, b))
+            stuck = self.buffer.hard_visits.get((slot, b), 0) >= 3
+            hard.append(stuck and self._drift(last, now) <= options.replay_kl)
+        ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, 0]
+        better = self.explore.pool(ideal * weight) / self.explore.pool(weight)
+        mixed = (1 - options.hint) * proposal + options.hint * better
+        chosen = torch.tensor(hard, device=proposal.device)
+        return torch.where(chosen[:, None, None], mixed, proposal), sum(hard) / len(hard)
 
     def _drift(self, memory: Memory, proposal: Tensor) -> float:
         """Mean KL in nats an entry of the policy of a memory from that of a proposal (h, t)."""

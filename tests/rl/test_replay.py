@@ -10,6 +10,7 @@ from test_task import MIXTURE_GROUP, make
 from sep.policy import BetaPolicy
 from sep.rl.explore import BinExploration
 from sep.rl.replay import Memory, ReplayBuffer, Replayed
+from sep.rl.task import PolicyOptions
 
 
 def memory(step, rewards, kappa=9.0, seed=0):
@@ -106,6 +107,30 @@ def test_keys_recur_and_their_masks_are_used_again(parts):
     })  # fmt: skip
     rows = [strict.train_step(step, 0.5) for step in range(4)]
     assert all("replay/ess" not in row for row in rows)  # every policy is too far away
+
+
+def test_a_mixture_that_stays_hard_is_shown_the_way(parts):
+    options = {"replay": 1.0, "replay_pool": 1, "replay_kl": 9.0, "lr": 1e-4, "kappa": 40.0}
+    task = make(copy.deepcopy(parts), BinExploration(), **MIXTURE_GROUP | options, hint=0.5)
+    rows = [task.train_step(step, 0.5) for step in range(5)]
+    assert [row["hinted"] for row in rows[:3]] == [0, 0, 0]
+    share = rows[4]["hinted"]
+    assert 0 < share < 1  # of every batch two in five keys are hard
+    stuck = [key for key, visits in task.buffer.hard_visits.items() if visits >= 3]
+    easy = [key for key in task.buffer.hard_visits if key not in stuck]
+    plain = make(copy.deepcopy(parts), BinExploration(), **MIXTURE_GROUP | options)
+    for step in range(5):
+        plain.train_step(step, 0.5)
+    for key in stuck:  # half-way to the ideal mask, and kept with the policy that drew it
+        assert not torch.allclose(task.buffer.last(key).proposal, plain.buffer.last(key).proposal)
+    # with one update a ratio is 1, unless a hint drew the mask: then it is that to the hint
+    assert [row["ratio_max"] for row in rows[:3]] == [1, 1, 1] and rows[4]["ratio_max"] > 1
+    assert easy
+
+
+def test_a_hint_without_replay_is_refused():
+    with pytest.raises(ValueError, match="hint needs replay"):
+        PolicyOptions(hint=0.3)
 
 
 def test_a_resumed_run_has_its_memories(parts):

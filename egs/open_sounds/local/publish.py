@@ -13,6 +13,8 @@ from encoders.base import EncoderError
 from encoders.checkpoint import read_config, save_folder
 from encoders.small import SmallEncoder
 
+LICENCE = "CC-BY-SA-4.0, see README.md here; it builds on backbones under Apache-2.0"
+
 
 def publish(source: Path, target: Path) -> None:
     """Round the weights to float16, and write them with the fingerprint of what is read back."""
@@ -25,7 +27,7 @@ def publish(source: Path, target: Path) -> None:
     )
     if not all(torch.isfinite(v).all() for v in encoder.state_dict().values()):
         raise EncoderError(f"{source}: a weight is beyond float16; train with more weight decay")
-    config["fingerprint"] = encoder.fingerprint
+    config |= {"fingerprint": encoder.fingerprint, "licence": LICENCE}
     save_folder(target, config, state)
     size_mb = (target / "model.safetensors").stat().st_size / 1e6
     print(f"{target}: {size_mb:.1f} MB, fingerprint {encoder.fingerprint}")
