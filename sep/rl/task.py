@@ -24,6 +24,8 @@ from sep.train.losses import bin_weight, separation_loss, target_masks
 from sep.train.supervised import learning_rate
 from sep.train.validation import Validation
 
+_APART = 1_000_000_000  # first step of the mixtures that no rollout draws
+
 
 @dataclass
 class PolicyOptions:
@@ -57,6 +59,8 @@ class PolicyOptions:
             draws its masks from (1 - eta) P + eta times the ideal ratio mask; needs `replay`.
         tas, tas_strength, tas_normalise: temporal advantage shaping (`sep.rl.shaping`).
         anchor: weight of the supervised loss on all sources of the same mixtures.
+        anchor_steps: updates by that loss alone, on mixtures of their own, after each rollout: they
+            cost a fraction of a rollout and see that many more mixtures.
         lr, weight_decay, warmup, grad_clip: of AdamW.
         target, si_sdr: of the supervised loss; mixed, negative: of the queries; all as in
             `SupervisedTask`.
@@ -89,6 +93,7 @@ class PolicyOptions:
     tas_strength: float = 0.3
     tas_normalise: bool = False
     anchor: float = 0.0
+    anchor_steps: int = 0
     lr: float = 2e-4
     weight_decay: float = 0.01
     warmup: float = 0.05
@@ -162,14 +167,7 @@ class PolicyTask:
         if options.kappa_end is not None:
             self.policy.kappa = options.kappa + progress * (options.kappa_end - options.kappa)
         slot = step % options.replay_pool if options.replay else step
-        batch = draw_batch(
-            self.sampler,
-            self.queries,
-            self.model.spectrogram,
-            slot,
-            options.mixed,
-            options.negative,
-        )
+        batch = self._drawn(slot)
         query, weight = batch.query[:, 0], bin_weight(batch.mixture)
         logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T), with gradient
         old = logits[:, 0].detach()  # the first source is the policy's target
@@ -203,13 +201,31 @@ class PolicyTask:
                 teacher,
                 replayed,
             )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            distributed.average_gradients(self.model)
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.grad_clip)
-            self.optimizer.step()
+            norm = self._update(loss)
         parts |= values | {"gradient_norm": norm, "loss": loss.detach()}
+        for k in range(options.anchor_steps):
+            batch = self._drawn(_APART + step * options.anchor_steps + k)
+            logits = self.model.logits(batch.magnitude, batch.query)
+            self._update(self._supervised(logits, batch)[0])
         return {name: float(value) for name, value in parts.items()}
+
+    def _drawn(self, step: int) -> Batch:
+        """The mixtures and queries of a step."""
+        options, grid = self.options, self.model.spectrogram
+        return draw_batch(self.sampler, self.queries, grid, step, options.mixed, options.negative)
+
+    def _supervised(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        options, grid = self.options, self.model.spectrogram
+        return separation_loss(logits, batch, grid, options.target, options.si_sdr)
+
+    def _update(self, loss: Tensor) -> Tensor:
+        """One step of the optimiser; returns the norm of the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        distributed.average_gradients(self.model)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
+        self.optimizer.step()
+        return norm
 
     def listen(self, batch: Batch, masks: Tensor) -> Rollout:
         """Turn masks (B, G, H, T) into audio, for rewards."""
@@ -384,9 +400,7 @@ class PolicyTask:
             values["reward/direct"] = reached.detach()
             loss = loss - options.direct * reached
         if options.anchor:
-            anchor, supervised = separation_loss(
-                logits, batch, self.model.spectrogram, options.target, options.si_sdr
-            )
+            anchor, supervised = self._supervised(logits, batch)
             values |= supervised
             loss = loss + options.anchor * anchor
         return loss, values
