@@ -94,7 +94,7 @@ def test_mechanisms_that_are_off_change_nothing_and_on_change_the_run(parts):
     assert _losses(parts, tas="event", tas_strength=0.0) == pytest.approx(plain, abs=1e-6)
     for on in (
         {"tas": "u"}, {"tas": "event"}, {"ratio": "frame"}, {"kappa_end": 40.0},
-        {"entropy": 0.1, "entropy_target": -2.0},
+        {"entropy": 0.1, "entropy_target": -2.0}, {"anchor_steps": 1},
     ):  # fmt: skip
         assert _losses(parts, **on) != plain
 
