@@ -20,11 +20,11 @@ from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
 from sep.model import QueryNet
 from sep.query import embed_query, loud_mono
+from sep.stream import Meter, Scan, on_grid, paired, peak_of
 
 SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 64
 FILE_BLOCK = 2**17  # samples a channel read at once
-SILENCE = 1e-6  # peak below which nothing can be said about a sound
 Waveform = Tensor | np.ndarray
 
 
@@ -189,7 +189,7 @@ class Separator:
         target = recording.resample(
             results[best][-len(wave) :], self.model.sample_rate, rate, length=mixture.shape[-1]
         )
-        target = _on_grid(target, _peak(mixture)).to(mixture.dtype)
+        target = on_grid(target, peak_of(mixture)).to(mixture.dtype)
         return Separation(
             target=restore(target),
             residual=restore(mixture - target),
@@ -240,7 +240,7 @@ class Separator:
             raise QueryError(f"candidates {candidates}: try at least 1 mask")
         if clip not in recording.CLIP_RULES:
             recording.apply_clip([], clip)
-        head, scan = recording.info(source), _Scan()
+        head, scan = recording.info(source), Scan()
         for block in recording.blocks(source):
             scan.push(block)
         if query is None:
@@ -252,7 +252,7 @@ class Separator:
             series, gain = self._choose(source, head, scan, query, series, clip)
         subtype = subtype or recording.kept_subtype(head.subtype, target)
         names = [target] if residual is None else [target, residual]
-        meters = [_Meter(self.encoder, self.model.sample_rate, self.device) for _ in range(2)]
+        meters = [Meter(self.encoder, self.model.sample_rate, self.device) for _ in range(2)]
         energy = [0.0, 0.0]
         with ExitStack() as stack:
             writers = [
@@ -317,7 +317,7 @@ class Separator:
         Raises:
             AudioFileError: samples that cannot be used.
         """
-        scan = _Scan()
+        scan = Scan()
         scan.peak = peak
         waves = (_load(block, sample_rate)[0].float() for block in blocks)
         for mixture, parts in self._separated(waves, sample_rate, scan, query, [sharpness]):
@@ -327,18 +327,18 @@ class Separator:
         self,
         source: str | Path,
         head: recording.AudioInfo,
-        scan: "_Scan",
+        scan: Scan,
         query: Tensor,
         series: list[float],
         clip: str,
     ) -> tuple[list[float], float]:
         """The sharpness whose target is most similar to the query, and the gain for `rescale`."""
-        meters = [_Meter(self.encoder, self.model.sample_rate, self.device)]
-        meters += [_Meter(self.encoder, self.model.sample_rate, self.device) for _ in series]
+        meters = [Meter(self.encoder, self.model.sample_rate, self.device)]
+        meters += [Meter(self.encoder, self.model.sample_rate, self.device) for _ in series]
         peaks = [1.0 for _ in series]
         for mixture, parts in self._blocks(source, head, scan, query, series, meters):
             for k, part in enumerate(parts):
-                peaks[k] = max(peaks[k], _peak(part), _peak(mixture - part))
+                peaks[k] = max(peaks[k], peak_of(part), peak_of(mixture - part))
         scores = [meter.similarity(query) for meter in meters[1:]]
         best = max(range(len(series)), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
         return [series[best]], peaks[best] if clip == "rescale" else 1.0
@@ -347,10 +347,10 @@ class Separator:
         self,
         source: str | Path,
         head: recording.AudioInfo,
-        scan: "_Scan",
+        scan: Scan,
         query: Tensor,
         series: list[float],
-        meters: list["_Meter"],
+        meters: list[Meter],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """`_separated` of a file."""
         blocks = recording.blocks(source, size=FILE_BLOCK)
@@ -360,10 +360,10 @@ class Separator:
         self,
         blocks: Iterable[Tensor],
         rate: int,
-        scan: "_Scan",
+        scan: Scan,
         query: Tensor,
         series: list[float],
-        meters: list["_Meter"] | None = None,
+        meters: list[Meter] | None = None,
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Mixture (C, m) and a target (C, m) for each sharpness, block by block.
 
@@ -406,12 +406,12 @@ class Separator:
                     meters[k + 1].push(results[0, k] if results.dim() == 3 else part[0])
                 ready[k] = torch.cat([ready[k], up.push(part, last)], -1)
             block = following
-            yield from _paired(waiting, ready, scan.peak, last)
+            yield from paired(waiting, ready, scan.peak, last)
 
     @torch.no_grad()
     def similarity(self, wave: Tensor, query: Tensor) -> float:
         """Cosine of a sound (N,) at the model's rate and a query (D,); NaN for silence."""
-        meter = _Meter(self.encoder, self.model.sample_rate, self.device)
+        meter = Meter(self.encoder, self.model.sample_rate, self.device)
         meter.push(wave.cpu())
         return meter.similarity(query)
 
@@ -510,95 +510,3 @@ def _load(
         return result.to(audio.device) if isinstance(audio, Tensor) else result.numpy()
 
     return wave.reshape(-1, wave.shape[-1]), int(sample_rate), restore
-
-
-def _on_grid(target: Tensor, peak: float) -> Tensor:
-    """Round in place to 24 bits below the mixture's peak.
-
-    Then target + residual is the mixture again: samples of integer recordings lie on such a grid
-    too, and sums and differences on one grid are exact in float32 as long as they stay below the
-    peak. Other recordings come back within a rounding of float32.
-    """
-    if peak == 0 or not math.isfinite(peak):
-        return torch.zeros_like(target)
-    scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
-    return target.mul_(scale).round_().div_(scale)
-
-
-def _peak(wave: Tensor) -> float:
-    return float(torch.linalg.vector_norm(wave, math.inf)) if wave.numel() else 0.0
-
-
-def _paired(
-    waiting: deque[Tensor], ready: list[Tensor], peak: float, last: bool
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Take blocks (C, n) from `waiting` as far as targets are ready, and their targets.
-
-    At the end what the resampler is short of is silence, and what it has too much is dropped.
-    """
-    while waiting and (last or ready[0].shape[-1] >= waiting[0].shape[-1]):
-        mixture = waiting.popleft()
-        count = mixture.shape[-1]
-        parts = [recording.fit_length(part[:, :count], count).clone() for part in ready]
-        ready[:] = [part[:, count:] for part in ready]
-        yield mixture, [_on_grid(part, peak) for part in parts]
-
-
-class _Scan:
-    """What has to be known of a whole recording before it is separated block by block."""
-
-    def __init__(self):
-        self.frames, self.peak = 0, 0.0
-        self.mid, self.power = 0.0, torch.zeros(0, dtype=torch.float64)
-
-    def push(self, block: Tensor) -> None:
-        """Take samples (C, n)."""
-        self.frames += block.shape[-1]
-        self.peak = max(self.peak, _peak(block))
-        self.mid += float(block.mean(0).double().square().sum())
-        power = block.double().square().sum(-1)
-        self.power = power if not len(self.power) else self.power + power
-
-    def guide(self, wave: Tensor) -> Tensor:
-        """What the network hears of (C, n): the mid signal, or where the channels cancel over the
-        whole recording, the loudest one (as `sep.query.loud_mono`)."""
-        if len(self.power) and self.mid < 0.01 * float(self.power.mean()):
-            return wave[int(self.power.argmax())]
-        return wave.mean(0)
-
-
-class _Meter:
-    """Embeds a sound that arrives in pieces: the mean of its windows, weighted by their level."""
-
-    def __init__(self, encoder: Encoder, rate: int, device: torch.device, batch: int = 8):
-        self.encoder, self.rate, self.device, self.batch = encoder, rate, device, batch
-        self.window = round(encoder.window / encoder.sample_rate * rate)
-        self.waiting = torch.zeros(0)
-        self.total: Tensor | None = None
-
-    def push(self, wave: Tensor) -> None:
-        """Take samples (n,) at the rate given."""
-        self.waiting = torch.cat([self.waiting, wave])
-        size = self.window * self.batch
-        while len(self.waiting) >= size:
-            self._embed(self.waiting[:size].view(self.batch, self.window))
-            self.waiting = self.waiting[size:]
-
-    def similarity(self, query: Tensor) -> float:
-        """Cosine with a query (D,) of all that came, NaN for silence."""
-        whole = len(self.waiting) // self.window * self.window
-        self._embed(self.waiting[:whole].view(-1, self.window))
-        self._embed(self.waiting[whole:][None], len(self.waiting[whole:]) / self.window)
-        self.waiting = torch.zeros(0)
-        if self.total is None:
-            return math.nan
-        return float(torch.nn.functional.normalize(self.total, dim=0) @ query.cpu())
-
-    def _embed(self, rows: Tensor, weight: float = 1.0) -> None:
-        rows = rows[rows.abs().amax(-1) > SILENCE] if rows.numel() else rows[:0]
-        if not len(rows):
-            return
-        vectors = self.encoder.embed_audio(rows.to(self.device), self.rate).float().cpu()
-        level = rows.square().mean(-1, keepdim=True).sqrt() * weight
-        total = (vectors * level).sum(0)
-        self.total = total if self.total is None else self.total + total

@@ -1,0 +1,106 @@
+"""Beside the network, what separating block by block needs: a scan, a pairing, a similarity."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from encoders.base import Encoder
+from sep.audio import fit_length
+
+SILENCE = 1e-6  # peak below which nothing can be said about a sound
+
+
+def on_grid(target: Tensor, peak: float) -> Tensor:
+    """Round in place to 24 bits below the mixture's peak.
+
+    Then target + residual is the mixture again: samples of integer recordings lie on such a grid
+    too, and sums and differences on one grid are exact in float32 as long as they stay below the
+    peak. Other recordings come back within a rounding of float32.
+    """
+    if peak == 0 or not math.isfinite(peak):
+        return torch.zeros_like(target)
+    scale = 2.0 ** min(23 - math.ceil(math.log2(peak)), 120)
+    return target.mul_(scale).round_().div_(scale)
+
+
+def peak_of(wave: Tensor) -> float:
+    """Largest magnitude of a waveform of any shape, 0 for an empty one."""
+    return float(torch.linalg.vector_norm(wave, math.inf)) if wave.numel() else 0.0
+
+
+def paired(
+    waiting: deque[Tensor], ready: list[Tensor], peak: float, last: bool
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Take blocks (C, n) from `waiting` as far as targets are ready, and their targets.
+
+    At the end what the resampler is short of is silence, and what it has too much is dropped.
+    """
+    while waiting and (last or ready[0].shape[-1] >= waiting[0].shape[-1]):
+        mixture = waiting.popleft()
+        count = mixture.shape[-1]
+        parts = [fit_length(part[:, :count], count).clone() for part in ready]
+        ready[:] = [part[:, count:] for part in ready]
+        yield mixture, [on_grid(part, peak) for part in parts]
+
+
+class Scan:
+    """What has to be known of a whole recording before it is separated block by block."""
+
+    def __init__(self):
+        self.frames, self.peak = 0, 0.0
+        self.mid, self.power = 0.0, torch.zeros(0, dtype=torch.float64)
+
+    def push(self, block: Tensor) -> None:
+        """Take samples (C, n)."""
+        self.frames += block.shape[-1]
+        self.peak = max(self.peak, peak_of(block))
+        self.mid += float(block.mean(0).double().square().sum())
+        power = block.double().square().sum(-1)
+        self.power = power if not len(self.power) else self.power + power
+
+    def guide(self, wave: Tensor) -> Tensor:
+        """What the network hears of (C, n): the mid signal, or where the channels cancel over the
+        whole recording, the loudest one (as `sep.query.loud_mono`)."""
+        if len(self.power) and self.mid < 0.01 * float(self.power.mean()):
+            return wave[int(self.power.argmax())]
+        return wave.mean(0)
+
+
+class Meter:
+    """Embeds a sound that arrives in pieces: the mean of its windows, weighted by their level."""
+
+    def __init__(self, encoder: Encoder, rate: int, device: torch.device, batch: int = 8):
+        self.encoder, self.rate, self.device, self.batch = encoder, rate, device, batch
+        self.window = round(encoder.window / encoder.sample_rate * rate)
+        self.waiting = torch.zeros(0)
+        self.total: Tensor | None = None
+
+    def push(self, wave: Tensor) -> None:
+        """Take samples (n,) at the rate given."""
+        self.waiting = torch.cat([self.waiting, wave])
+        size = self.window * self.batch
+        while len(self.waiting) >= size:
+            self._embed(self.waiting[:size].view(self.batch, self.window))
+            self.waiting = self.waiting[size:]
+
+    def similarity(self, query: Tensor) -> float:
+        """Cosine with a query (D,) of all that came, NaN for silence."""
+        whole = len(self.waiting) // self.window * self.window
+        self._embed(self.waiting[:whole].view(-1, self.window))
+        self._embed(self.waiting[whole:][None], len(self.waiting[whole:]) / self.window)
+        self.waiting = torch.zeros(0)
+        if self.total is None:
+            return math.nan
+        return float(torch.nn.functional.normalize(self.total, dim=0) @ query.cpu())
+
+    def _embed(self, rows: Tensor, weight: float = 1.0) -> None:
+        rows = rows[rows.abs().amax(-1) > SILENCE] if rows.numel() else rows[:0]
+        if not len(rows):
+            return
+        vectors = self.encoder.embed_audio(rows.to(self.device), self.rate).float().cpu()
+        level = rows.square().mean(-1, keepdim=True).sqrt() * weight
+        total = (vectors * level).sum(0)
+        self.total = total if self.total is None else self.total + total
