@@ -295,11 +295,8 @@ class Writer:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except (
-            OSError,
-            RuntimeError,
-            AssertionError,
-        ) as error:  # soundfile asserts on short writes
+        # soundfile asserts on a short write
+        except (OSError, RuntimeError, AssertionError) as error:
             self.temporary.unlink(missing_ok=True)
             raise AudioFileError(
                 f"{self.path}: cannot be written ({_write_fault(self.path, error)})"

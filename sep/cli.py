@@ -203,8 +203,6 @@ def _separate_one(
         return f"{source}: done before, left alone"
     if there and not (options.overwrite or options.skip_existing):
         raise AudioFileError(f"{there[0]}: exists; use --overwrite or --skip-existing")
-    if any(path.exists() and source.exists() and path.samefile(source) for path in outputs):
-        raise AudioFileError(f"{source}: would be overwritten by its own result; choose another -o")
     head = audio.info(source)
     result = separator.separate_file(
         source,

@@ -238,8 +238,17 @@ class Separator:
         """
         if candidates < 1:
             raise QueryError(f"candidates {candidates}: try at least 1 mask")
-        if clip not in recording.CLIP_RULES:
-            recording.apply_clip([], clip)
+        recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
+        for path in (target, residual):
+            if (
+                path
+                and Path(path).exists()
+                and Path(source).exists()
+                and Path(path).samefile(source)
+            ):
+                raise AudioFileError(
+                    f"{source}: would be overwritten by its own result; choose another output"
+                )
         head, scan = recording.info(source), Scan()
         for block in recording.blocks(source):
             scan.push(block)

@@ -288,3 +288,11 @@ def test_a_fault_on_the_way_leaves_no_file(short_cuts, query, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         short_cuts.separate_file(tmp_path / "x.wav", tmp_path / "t.wav", query=query)
     assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_a_recording_is_never_overwritten_by_its_parts(short_cuts, query, make_wav):
+    source = make_wav("x.wav", 0.5)
+    before = source.read_bytes()
+    with pytest.raises(AudioFileError, match="overwritten by its own result"):
+        short_cuts.separate_file(source, source, query=query)
+    assert source.read_bytes() == before

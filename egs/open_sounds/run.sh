@@ -71,9 +71,10 @@ assess() {
     "encoders={$encoders}" "groups={$groups}" "${assess_conf[@]}"
 }
 
-key="esc50=$esc50 philharmonia=$philharmonia final=$final mini=$mini"
 done=$exp/.done
+key="mini=$mini"
 run_stage 0 "download" "downloads/.done" "" download
+key="$key esc50=$esc50 philharmonia=$philharmonia final=$final"
 run_stage 1 "prepare data" "$data/.done" "" prepare
 key="$key seed=$seed size=$size"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages" align

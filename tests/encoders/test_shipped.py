@@ -1,7 +1,7 @@
 """The encoder that ships: whole, small, and as good as its card says on what it was made for."""
 
 import json
-from pathlib import Path
+import re
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_the_weights_are_small_and_name_no_place_of_their_making():
     assert files["model.safetensors"].stat().st_size < 12e6
     for name in ("config.json", "README.md"):
         text = files[name].read_text()
-        assert "/home/" not in text and "/root/" not in text and "/work/" not in text
+        assert not re.search(r"(?<![\w.)`])/\w+/\w", text)  # an absolute path
 
 
 def test_texts_of_one_thing_are_nearer_than_those_of_another(shipped):
@@ -56,8 +56,7 @@ def test_it_hears_noise_as_rain_or_sea_and_a_mixture_as_less_than_either(shipped
     assert falling == sorted(falling, reverse=True)
 
 
-@pytest.mark.parametrize("path", ["README.md"])
-def test_the_card_says_what_it_is(path):
-    card = (Path(FOLDER) / path).read_text()
+def test_the_card_says_what_it_is():
+    card = (FOLDER / "README.md").read_text()
     for heading in ("## Data", "## Scores", "## Intended use", "## Known failures"):
         assert heading in card

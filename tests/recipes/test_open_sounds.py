@@ -50,7 +50,8 @@ def originals(tmp_path):
                 source = 1000 * target + fold
                 rows.append(f"{file},{fold},{target},{name},False,{source},{take}")
     (esc / "meta" / "esc50.csv").write_text("\n".join([heading, *rows]) + "\n")
-    lines = ["file\tlabel\tcaption\tnote"]
+    lines = ["file\tlabel\tcaption\tnote", "broken.ogg\toboe\tplaying oboe\tN0"]
+    (phil / "audio" / "broken.ogg").write_bytes(b"no sound")
     for label, base in (("oboe", 400.0), ("cello", 150.0)):
         for k in range(8):
             write(phil / "audio" / f"{label}_{k}.ogg", base * 1.06**k, k, 1.5)
@@ -89,6 +90,7 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     esc, phil = originals
     done = call(recipe, "--esc50", str(esc), "--philharmonia", str(phil))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "broken.ogg: not a readable recording" in done.stdout
     home = recipe / "egs" / "open_sounds"
     splits = {name: DataDir(home / "data" / name) for name in ("train", "valid", "test")}
     assert set(splits["train"].label.values()) == {"dog", "sea waves", "crow", "oboe", "cello"}

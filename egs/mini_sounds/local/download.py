@@ -18,11 +18,13 @@ from pathlib import Path
 
 import tables
 
+from sep.errors import SepError
+
 ELSE = "or use your own recordings: --sounds DIR"
 PROGRESS_S = 3
 
 
-class DownloadError(Exception):
+class DownloadError(SepError):
     """Ends the stage with one line."""
 
 

@@ -6,14 +6,19 @@
 split "test" is never trained on.
 """
 
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 import download  # of mini_sounds
 from containers import ContainerError, read_image
 from tables import Package
+
+from sep.program import guarded
 
 HERE = Path(__file__).resolve().parent
 SIZES_MB = {
@@ -54,22 +59,11 @@ def draw(unpacked: Path, images: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, default=Path("downloads"))
-    arguments = parser.parse_args()
-    try:
-        download.run(arguments.into, packages())
-    except download.DownloadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        print(f"error: {error.filename or arguments.into}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    guarded(download.run, parser.parse_args().into, packages())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,7 +11,6 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import argparse
 import random
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ import pictures
 
 from sep.data import clips, kaldi
 from sep.errors import SepError
+from sep.program import guarded
 
 SPLITS = ("train", "valid", "test")
 TEST_FOLD, VALID_FOLD = "3", "2"  # of ESC-50
@@ -39,10 +39,12 @@ def convert(job: tuple[Path, str, Path]) -> list[tuple[str, float]] | str:
     return clips.write(wav, id_, parts)
 
 
-def phrases(items: list[corpora.Item], wav: Path, prefix: str) -> Iterator[tuple[str, str, float]]:
-    """Join the notes of an instrument to phrases of about 6 s: id, label and seconds of each.
+def phrases(
+    items: list[corpora.Item], wav: Path, prefix: str
+) -> Iterator[tuple[str, str, str, float]]:
+    """Join the notes of an instrument to phrases of about 6 s: split, id, label, seconds of each.
 
-    Training notes are used twice, in two orders.
+    Training notes are used twice, in two orders. A note that cannot be used is named and left out.
     """
     for label in sorted({item.label for item in items}):
         for split in SPLITS:
@@ -59,7 +61,11 @@ def phrases(items: list[corpora.Item], wav: Path, prefix: str) -> Iterator[tuple
 def _phrases(items: list[corpora.Item]) -> Iterator[np.ndarray]:
     notes: list[np.ndarray] = []
     for item in items:
-        notes += clips.clean(*clips.decode(item.path.read_bytes()))[:1]
+        try:
+            notes += clips.clean(*clips.decode(item.path.read_bytes()))[:1]
+        except clips.ClipError as error:
+            print(f"{item.path}: {error}; left out")
+            continue
         if sum(map(len, notes)) >= PHRASE_S * clips.SAMPLE_RATE:
             yield np.concatenate(notes)
             notes = []
@@ -69,6 +75,8 @@ def _phrases(items: list[corpora.Item]) -> Iterator[np.ndarray]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Remove what an earlier run made, convert, and write the data directories."""
+    if not (arguments.esc50 or arguments.philharmonia or arguments.mini):
+        raise SepError("no corpus: give --esc50, --philharmonia or --mini")
     data = arguments.data.resolve()
     for old in (*SPLITS, "wav", "images"):
         shutil.rmtree(data / old, ignore_errors=True)
@@ -140,7 +148,7 @@ def _entries(
         yield kaldi.Entry(id_, path, texts[k % len(texts)], label, seconds, image)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--esc50", type=Path, help="ESC-50, or a part of it with meta.tsv")
@@ -151,21 +159,8 @@ def main() -> int:
         "--final", action="store_true", help="train on what esc50 and philharmonia validate, too"
     )
     parser.add_argument("--nj", type=int, default=2, help="processes")
-    arguments = parser.parse_args()
-    try:
-        if not (arguments.esc50 or arguments.philharmonia or arguments.mini):
-            raise SepError("no corpus: give --esc50, --philharmonia or --mini")
-        run(arguments)
-    except SepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        print(f"error: {error.filename or arguments.data}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    guarded(run, parser.parse_args())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,6 @@ python local/publish.py exp/final/encoder ../../encoders/weights/small
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from encoders.base import EncoderError
 from encoders.checkpoint import read_config, save_folder
 from encoders.small import SmallEncoder
+from sep.program import guarded
 
 LICENCE = "CC-BY-SA-4.0, see README.md here; it builds on backbones under Apache-2.0"
 
@@ -33,18 +33,13 @@ def publish(source: Path, target: Path) -> None:
     print(f"{target}: {size_mb:.1f} MB, fingerprint {encoder.fingerprint}")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of the aligned encoder")
     parser.add_argument("target", type=Path, help="folder to write")
     arguments = parser.parse_args()
-    try:
-        publish(arguments.source, arguments.target)
-    except EncoderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    guarded(publish, arguments.source, arguments.target)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
