@@ -239,13 +239,9 @@ class Separator:
         if candidates < 1:
             raise QueryError(f"candidates {candidates}: try at least 1 mask")
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
-        for path in (target, residual):
-            if (
-                path
-                and Path(path).exists()
-                and Path(source).exists()
-                and Path(path).samefile(source)
-            ):
+        names = [Path(name) for name in (target, residual) if name is not None]
+        for path in names:
+            if path.exists() and Path(source).exists() and path.samefile(source):
                 raise AudioFileError(
                     f"{source}: would be overwritten by its own result; choose another output"
                 )
@@ -260,7 +256,6 @@ class Separator:
         if candidates > 1 or clip == "rescale":
             series, gain = self._choose(source, head, scan, query, series, clip)
         subtype = subtype or recording.kept_subtype(head.subtype, target)
-        names = [target] if residual is None else [target, residual]
         meters = [Meter(self.encoder, self.model.sample_rate, self.device) for _ in range(2)]
         energy = [0.0, 0.0]
         with ExitStack() as stack:

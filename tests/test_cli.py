@@ -200,7 +200,7 @@ def test_help_answers_before_anything_heavy_is_imported():
 
 def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
     soundfile.write(
-        "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 600), 16_000
+        "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 1800), 16_000
     )
     command = [sys.executable, "-m", "sep.cli", "separate", "long.wav", "--text", "a bell"]
     root = Path(cli.__file__).parents[1]
@@ -212,7 +212,10 @@ def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
         env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup, &
     )
-    time.sleep(3)
+    begun = time.monotonic()
+    while not list(tmp_path.rglob("*.tmp")) and time.monotonic() < begun + 60:
+        time.sleep(0.01)  # until it writes
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
