@@ -1,5 +1,6 @@
 """Model folders: config.json and model.safetensors, nothing that could execute when loaded."""
 
+import importlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from sep.errors import ModelError
 from sep.model import QueryNet
 
 FORMAT = 1
+KINDS = {"query": "sep.model.QueryNet"}  # of networks: what a model folder's config calls them
 
 
 def save_pretrained(
@@ -36,6 +38,7 @@ def save_pretrained(
     folder.parent.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
         "format": FORMAT,
+        "kind": model.kind,
         "model": model.config,
         "provenance": provenance or {},
     }
@@ -92,7 +95,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Q
     """
     config, path = read_config(folder), Path(folder) / "model.safetensors"
     try:
-        model = QueryNet(**config["model"])
+        model = network(config.get("kind", "query"))(**config["model"])
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
         raise ModelError(f"{path}: missing; copy the whole model folder") from None
@@ -102,6 +105,41 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Q
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder}: weights and config.json do not fit ({reason})") from None
     return model.to(device).eval()
+
+
+def network(kind: str) -> type[QueryNet]:
+    """The class of networks called `kind`.
+
+    Raises:
+        ModelError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ModelError(f"network '{kind}' is unknown; use {', '.join(KINDS)}")
+    module, name = KINDS[kind].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
+def extend(model: QueryNet, kind: str, **options: Any) -> QueryNet:
+    """A network of another kind with the weights of `model` and new parts beside them.
+
+    New parts start so that the masks are those of `model`. A model of that kind already is
+    returned as it is.
+
+    Args:
+        model: what to start from, on its device.
+        kind: one of `KINDS`; options: what it takes beside the arguments of `model`.
+
+    Raises:
+        ModelError: an unknown kind, or one that has no place for weights of `model`.
+    """
+    if model.kind == kind:
+        return model
+    larger = network(kind)(**model.config, **options)
+    odd = larger.load_state_dict(model.state_dict(), strict=False).unexpected_keys
+    if odd:
+        raise ModelError(f"a {model.kind} network cannot become a {kind} one: {odd[0]} is left")
+    larger.amp = model.amp
+    return larger.to(next(model.parameters()).device).train(model.training)
 
 
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):

@@ -27,7 +27,12 @@ class QueryNet(nn.Module):
             layer inputs of unit variance and speeds up early training, 1 is OmniSep's.
         floor: added to magnitudes before the logarithm.
         spectrogram: constructor arguments of `Spectrogram`.
+
+    Subclasses add parts to it and are told apart by `kind` (`sep.hub.KINDS`); what they take beside
+    the arguments above goes into `config` too.
     """
+
+    kind = "query"
 
     def __init__(
         self,
@@ -73,21 +78,39 @@ class QueryNet(nn.Module):
         Returns:
             (B, H, T), or (B, Q, H, T) for several queries; float32.
         """
-        frames = magnitude.shape[-1]
-        stride = 2**self.levels
-        padded = nn.functional.pad(magnitude, (0, -frames % stride))
-        x = torch.log(self.spectrogram.warp(padded + self.floor))[:, None]
-        x = x.contiguous(memory_format=torch.channels_last)
-        weight = self.synth_net.scale * torch.sigmoid(self.frame_net(query * self.query_gain))
+        if query.dim() > 1:
+            return self.combine(self.maps(magnitude), query)
+        frames, x = magnitude.shape[-1], self._input(magnitude)
         with autocast(x.device, self.amp):
-            if query.dim() == 1:
-                logits = self._folded(x, weight)
-            else:
-                maps = self.sound_net(x).flatten(2).float()  # (B, K, H*T)
-                several = weight if weight.dim() == 3 else weight[:, None]
-                logits = torch.bmm(several.to(maps.dtype), maps).unflatten(-1, x.shape[-2:])
-                logits = logits if weight.dim() == 3 else logits[:, 0]
+            logits = self._folded(x, self.synth_net.scale * self.prompt(query))
         return logits[..., :frames].float() + self.synth_net.bias
+
+    def maps(self, magnitude: Tensor) -> Tensor:
+        """What the U-Net makes of mixture magnitudes (B, F, T): (B, K, H, T), whatever is asked."""
+        x = self._input(magnitude)
+        with autocast(x.device, self.amp):
+            return self.sound_net(x).float()[..., : magnitude.shape[-1]]
+
+    def prompt(self, query: Tensor) -> Tensor:
+        """Queries (..., D) to weights of the maps in (0, 1): (..., K)."""
+        return torch.sigmoid(self.frame_net(query * self.query_gain))
+
+    def combine(self, maps: Tensor, query: Tensor) -> Tensor:
+        """Mask logits from `maps` (B, K, H, T) and queries (B, D) or (B, Q, D), as in `logits`."""
+        weight = self.synth_net.scale * self.prompt(query)
+        several = weight if weight.dim() == 3 else weight[:, None]
+        with autocast(maps.device, self.amp):
+            logits = torch.bmm(several.to(maps.dtype), maps.flatten(2)).unflatten(
+                -1, maps.shape[-2:]
+            )
+        logits = logits.float() + self.synth_net.bias
+        return logits if weight.dim() == 3 else logits[:, 0]
+
+    def _input(self, magnitude: Tensor) -> Tensor:
+        """Log magnitudes (B, 1, H, T') on the log-frequency grid, T padded for the U-Net."""
+        padded = nn.functional.pad(magnitude, (0, -magnitude.shape[-1] % 2**self.levels))
+        x = torch.log(self.spectrogram.warp(padded + self.floor))[:, None]
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _folded(self, x: Tensor, weight: Tensor) -> Tensor:
         """The inner product with one query moved before the last convolution, which is linear."""

@@ -1,5 +1,6 @@
 """The separator network and its model folders."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,11 @@ def test_a_spoiled_model_folder_is_named_in_one_line(tmp_path, spoil, message):
     with pytest.raises(ModelError, match=message) as error:
         hub.from_pretrained(tmp_path / "model")
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_an_unknown_kind_is_refused(tmp_path):
+    hub.save_pretrained(tiny(), tmp_path / "model")
+    config = hub.read_config(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"kind": "oracle"}))
+    with pytest.raises(ModelError, match="network 'oracle' is unknown; use query"):
+        hub.from_pretrained(tmp_path / "model")

@@ -1,5 +1,6 @@
 """Fine-tuning the separator by PPO on sampled masks: one rollout and its updates a step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sep.rl.ppo import clipped_surrogate
 from sep.rl.replay import Memory, ReplayBuffer, Replayed
 from sep.rl.reward import Rollout, Similarity, WeightedSum
 from sep.rl.shaping import MODES, active_frames, temporal_weights
+from sep.rl.term import Term, Update
 from sep.train import distributed
 from sep.train.batch import Batch, draw_batch
 from sep.train.losses import bin_weight, separation_loss, target_masks
@@ -131,6 +133,7 @@ class PolicyTask:
         windows: windowed similarity for windowed credit, or None.
         options: the numbers.
         teacher: frozen supervised separator, needed when `kl_teacher` is set.
+        terms: what else is added to the loss of every update (`sep.rl.term`).
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class PolicyTask:
         options: PolicyOptions,
         windows: Similarity | None = None,
         teacher: QueryNet | None = None,
+        terms: Sequence[Term] = (),
     ):
         if bool(options.windowed) != (windows is not None):
             raise OptionError("windowed credit needs both its weight and a windowed similarity")
@@ -152,6 +156,7 @@ class PolicyTask:
         self.model, self.sampler, self.queries = model.eval(), sampler, queries
         self.validation, self.explore, self.reward = validation, explore, reward
         self.windows, self.teacher, self.options = windows, teacher, options
+        self.terms = terms
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
         self.buffer = ReplayBuffer(options.replay_capacity, options.replay_age)
@@ -169,7 +174,8 @@ class PolicyTask:
         slot = step % options.replay_pool if options.replay else step
         batch = self._drawn(slot)
         query, weight = batch.query[:, 0], bin_weight(batch.mixture)
-        logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T), with gradient
+        maps = self.model.maps(batch.magnitude)  # (B, K, H, T), with gradient
+        logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
         old = logits[:, 0].detach()  # the first source is the policy's target
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
@@ -189,8 +195,10 @@ class PolicyTask:
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
             if epoch:
-                logits = self.model.logits(batch.magnitude, batch.query)
+                maps = self.model.maps(batch.magnitude)
+                logits = self.model.combine(maps, batch.query)
             loss, parts = self.loss(
+                maps,
                 logits,
                 batch,
                 weight,
@@ -344,6 +352,7 @@ class PolicyTask:
 
     def loss(
         self,
+        maps: Tensor,
         logits: Tensor,
         batch: Batch,
         weight: Tensor,
@@ -356,7 +365,8 @@ class PolicyTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
-        `logits` (B, S, H, T) has a mask for each source; the first is the policy's target.
+        `maps` (B, K, H, T) are the network's; `logits` (B, S, H, T) has a mask for each source, of
+        which the first is the policy's target.
         """
         options = self.options
         proposal = self.explore.proposal(logits[:, 0], weight)
@@ -403,6 +413,10 @@ class PolicyTask:
             anchor, supervised = self._supervised(logits, batch)
             values |= supervised
             loss = loss + options.anchor * anchor
+        for term in self.terms:
+            part, measured = term(Update(self.model, batch, maps, logits, weight))
+            values |= measured
+            loss = loss + part
         return loss, values
 
     @torch.no_grad()

@@ -169,3 +169,19 @@ def test_a_resumed_run_repeats_the_losses(parts, tmp_path):
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="group"):
         PolicyOptions(**options)
+
+
+def test_a_term_is_added_to_the_loss_and_logged(parts):
+    def open_masks(strength):
+        def term(update):
+            part = torch.sigmoid(update.logits[:, 0]).mean()
+            return strength * part, {"open": part.detach()}
+
+        reward = WeightedSum({"si_sdr": (1.0, SiSdrGain())})
+        options = PolicyOptions(lr=1e-2)
+        task = PolicyTask(*copy.deepcopy(parts), BinExploration(), reward, options, terms=[term])
+        return [task.train_step(step, 0.5)["open"] for step in range(8)]
+
+    without, strong = open_masks(0.0), open_masks(100.0)
+    assert strong[0] == without[0]
+    assert strong[-1] < without[-1] - 0.1
