@@ -72,7 +72,7 @@ def tune(cfg: DictConfig) -> None:
     """Build policy, reward and data from the configuration and fine-tune."""
     rl = OmegaConf.to_container(cfg.rl, resolve=True)
     names = ("exp", "data", "seed", "samples", "bank_gb", "valid_mixtures")
-    names += ("gain_db", "speed", "colour_db")
+    names += ("sources", "absent", "gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     model = hub.from_pretrained(cfg.init, setup.device)

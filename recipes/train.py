@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
     names = ("exp", "data", "seed", "batch", "samples", "bank_gb", "valid_mixtures")
-    names += ("gain_db", "speed", "colour_db")
+    names += ("sources", "absent", "gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:

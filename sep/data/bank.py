@@ -103,6 +103,8 @@ class MixtureSampler:
         batch: B.
         samples: segment length N.
         sources: S.
+        absent: probability that a source is silent, each but the first: its query then asks for
+            what is not in the mixture.
         gain_db: sources' levels differ by up to this much either way.
         speed: sources are played faster or slower by a factor of up to exp(speed).
         colour_db: spread of their random tone (`sep.data.mixing.colour`), 0 leaves it alone.
@@ -119,6 +121,7 @@ class MixtureSampler:
         gain_db: float = 5.0,
         speed: float = 0.0,
         colour_db: float = 0.0,
+        absent: float = 0.0,
         seed: int = 0,
         rank: int = 0,
     ):
@@ -126,7 +129,7 @@ class MixtureSampler:
             raise DataError(f"{sources} labels are needed for a mixture, found {len(bank.labels)}")
         self.bank, self.batch, self.samples, self.sources = bank, batch, samples, sources
         self.gain_db, self.speed, self.colour_db = gain_db, speed, colour_db
-        self.seed, self.rank = seed, rank
+        self.absent, self.seed, self.rank = absent, seed, rank
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of one step (CPU)."""
@@ -160,6 +163,10 @@ class MixtureSampler:
         if self.colour_db:
             sources = colour(sources, self.colour_db, generator)
         sources = sources.unflatten(0, shape)
+        if self.absent:
+            heard = torch.rand(shape, generator=generator) >= self.absent
+            heard[:, 0] = True
+            sources = sources * heard[..., None].to(sources.device)
         return clip, level(sources, gains.to(sources.device))
 
 

@@ -44,6 +44,15 @@ def test_a_step_alone_decides_the_mixtures(corpus):
     assert not torch.equal(other_rank.draw(other_rank.generator(7))[0], clip)
 
 
+def test_an_absent_source_is_silent_and_never_the_first(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    sampler = MixtureSampler(bank, batch=400, samples=512, sources=3, absent=0.4)
+    _, sources = sampler.draw(sampler.generator(0))
+    heard = sources.abs().amax(-1) > 0
+    assert heard[:, 0].all()
+    assert heard[:, 1:].float().mean() == pytest.approx(0.6, abs=0.05)
+
+
 def test_levels_by_hand():
     # half silence, half a constant 0.5: active RMS 0.5, brought to -25 dB + 5 dB = 0.1
     wave = torch.cat([torch.zeros(640), torch.full((640,), 0.5)])[None, None]

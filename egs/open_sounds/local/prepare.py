@@ -9,6 +9,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 # isort: split
 
 import argparse
+import json
 import random
 import shutil
 from collections import Counter
@@ -20,13 +21,14 @@ import corpora
 import numpy as np
 import pictures
 
-from sep.data import clips, kaldi
+from sep.data import clips, kaldi, mixtures
 from sep.errors import SepError
 from sep.program import guarded
 
 SPLITS = ("train", "valid", "test")
 TEST_FOLD, VALID_FOLD = "3", "2"  # of ESC-50
 PHRASE_S = 6.0
+MIXTURES = {"valid": 200, "test": 600}
 
 
 def convert(job: tuple[Path, str, Path]) -> list[tuple[str, float]] | str:
@@ -87,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = corpora.labels()
     canonical = {other: name for name, label in names.items() for other in label.also}
     rows: dict[str, list[tuple[str, str, str, float]]] = {split: [] for split in SPLITS}
+    recordings: dict[str, str] = {}  # where several clips were cut from one
     captions = {name: list(label.captions) for name, label in names.items()}
     shown = {split: {} for split in SPLITS}  # {split: {class: pictures}}
 
@@ -105,6 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
                     print(made)
                     continue
                 for id_, seconds in made:
+                    recordings[id_] = f"esc-{item.source}"
                     add(item.split, id_, str(wav / f"{id_}.wav"), item.label, seconds)
     if arguments.philharmonia:
         items = corpora.read(arguments.philharmonia.resolve())
@@ -113,6 +117,9 @@ def run(arguments: argparse.Namespace) -> None:
         for split, id_, label, seconds in phrases(items, wav, "phil"):
             add(split, id_, str(wav / f"{id_}.wav"), label, seconds)
     if arguments.mini:
+        lines = (arguments.mini / "clips.jsonl").read_text(encoding="utf-8").splitlines()
+        for clip in map(json.loads, lines):
+            recordings[f"mini-{clip['id']}"] = f"mini-{clip['recording']}"
         for split in SPLITS:
             other = kaldi.DataDir(arguments.mini / split)
             for id_ in other.ids:
@@ -131,6 +138,18 @@ def run(arguments: argparse.Namespace) -> None:
             seen = shown["train"]
             shown[split] = {k: paths - seen.get(k, set()) for k, paths in shown[split].items()}
         kaldi.write(data / split, _entries(of_split, captions, shown[split]))
+    dirs = {split: kaldi.DataDir(data / split) for split in SPLITS}
+    for seed, (split, count) in enumerate(MIXTURES.items()):
+        queries = {s: d for s, d in dirs.items() if s != "test" or split == "test"}
+        drawn = mixtures.draw(
+            dirs[split],
+            arguments.mixtures or count,
+            seed,
+            queries,
+            images={label: sorted(paths) for label, paths in shown[split].items()},
+            recording_of=lambda id_: recordings.get(id_, id_),
+        )
+        mixtures.save(data / split / kaldi.MIXTURES, drawn)
 
 
 def _entries(
@@ -158,6 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--final", action="store_true", help="train on what esc50 and philharmonia validate, too"
     )
+    parser.add_argument("--mixtures", type=int, help="of valid and of test, instead of 200 and 600")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     guarded(run, parser.parse_args())
 
