@@ -20,6 +20,7 @@ from sep.device import resolve
 from sep.errors import OptionError
 from sep.program import guarded, say
 from sep.rl.explore import named
+from sep.rl.hacking import Watch
 from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train import distributed
@@ -102,6 +103,7 @@ def tune(cfg: DictConfig) -> None:
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
         blend=rl["blend"],
+        watch=Watch(**rl["watch"]) if rl["watch"] else None,
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": str(cfg.init), "rl": rl},
         say=say,

@@ -70,11 +70,12 @@ def train(cfg: DictConfig) -> None:
         f"a step of {len(bank.ids)} clips, {len(bank.labels)} labels"
     )
     folder = Path(cfg.exp) / cfg.out
+    seconds = matched_seconds(Path(cfg.match)) if cfg.match else cfg.seconds or 0.0
     values = run(
         task,
         folder,
-        steps=0 if cfg.match else cfg.steps,
-        seconds=matched_seconds(Path(cfg.match)) if cfg.match else 0.0,
+        steps=0 if seconds else cfg.steps,
+        seconds=seconds,
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
         blend=cfg.blend,

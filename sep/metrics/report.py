@@ -88,7 +88,8 @@ def _cell(entry: dict[str, float] | None, digits: int) -> str:
     return f"{_number(entry['mean'], digits)} ± {_number(entry['sem'], digits)}"
 
 
-def _markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table; the first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -110,7 +111,7 @@ def score_table(entries: dict[str, dict[str, dict[str, float]]]) -> str:
                 ["- median", *("-" if e is None else _number(e["median"], digits) for e in found)]
             )
             body.append(["- 95 % interval", *(_interval(e, digits) for e in found)])
-    return _markdown(["", *systems], body)
+    return markdown(["", *systems], body)
 
 
 def _interval(entry: dict[str, float] | None, digits: int, signed: bool = False) -> str:
@@ -128,7 +129,7 @@ def kinds_table(summaries: dict[str, dict[str, dict[str, dict[str, float]]]]) ->
         count = max(e["si_sdri"]["n"] for e in entries.values())
         cells = (_cell(entries.get(s, {}).get("si_sdri"), digits) for s in systems)
         body.append([f"{query} ({count} clips)", *cells])
-    return _markdown(["SI-SDRi dB by query", *systems], body)
+    return markdown(["SI-SDRi dB by query", *systems], body)
 
 
 def paired_table(comparison: dict[str, dict[str, float]], first: str, second: str) -> str:
@@ -144,7 +145,7 @@ def paired_table(comparison: dict[str, dict[str, float]], first: str, second: st
             [title, difference, interval, f"{100 * entry['wins']:.0f} %", f"{entry['p']:.2g}"]
         )
     header = [f"{first} - {second}", "difference", "95 % interval", f"{first} higher", "p"]
-    return _markdown(header, body)
+    return markdown(header, body)
 
 
 def undefined_note(summaries: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:

@@ -19,11 +19,11 @@ from sep.rl.ppo import clipped_surrogate
 from sep.rl.replay import Memory, ReplayBuffer, Replayed
 from sep.rl.reward import Rollout, Similarity, WeightedSum
 from sep.rl.shaping import MODES, active_frames, temporal_weights
-from sep.rl.term import Term, Update
 from sep.train import distributed
 from sep.train.batch import Batch, draw_batch
 from sep.train.losses import bin_weight, separation_loss, target_masks
 from sep.train.supervised import learning_rate
+from sep.train.term import Term, Update
 from sep.train.validation import Validation
 
 _APART = 1_000_000_000  # first step of the mixtures that no rollout draws
@@ -133,7 +133,7 @@ class PolicyTask:
         windows: windowed similarity for windowed credit, or None.
         options: the numbers.
         teacher: frozen supervised separator, needed when `kl_teacher` is set.
-        terms: what else is added to the loss of every update (`sep.rl.term`).
+        terms: what else is added to the loss of every update (`sep.train.term`).
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +53,7 @@ def run(
     valid_every: int,
     best_by: str | None,
     blend: float = 1.0,
+    watch: Callable[[dict[str, float], dict[str, float]], str | None] | None = None,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
     say=print,
@@ -72,6 +74,8 @@ def run(
         blend: how far from the weights at the start to those of the step the validated and saved
             model is; below 1 it keeps more of what a fine-tuned model could do on other data
             (WiSE-FT, arXiv 2109.01903). Training goes on from the step's own weights.
+        watch: given the first and the present validation values, says why training must stop, or
+            None; `best/` then stays what it was at the validation before.
         encoder: query encoder folder copied into the model folders.
         provenance: kept in the model folders' config.
         say: prints a line.
@@ -85,7 +89,7 @@ def run(
     if (steps > 0) == (seconds > 0):
         raise TrainingError("set either steps or seconds (the other to 0)")
     folder, main = Path(folder), distributed.rank() == 0
-    step, spent, best, values = 0, 0.0, -math.inf, {}
+    step, spent, best, values, first, reason = 0, 0.0, -math.inf, {}, {}, None
     start = _copy(task.model) if blend != 1 else {}
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
@@ -93,24 +97,28 @@ def run(
         task.optimizer.load_state_dict(state["optimizer"])
         task.load_extra_state(state["extra"])
         step, spent, best, values = (state[k] for k in ("step", "spent", "best", "values"))
+        first = state.get("first", {})
         say(f"resumed at step {step}")
     log = RunLog(folder, step) if main else None
 
     def done() -> bool:
-        return distributed.agree(step >= steps if steps else spent >= seconds)
+        enough = step >= steps if steps else spent >= seconds
+        return distributed.agree(enough or reason is not None)
 
     def checkpoint() -> None:
-        nonlocal best, values
+        nonlocal best, values, first, reason
         if not main:
             return
         trained = _copy(task.model)
         task.model.load_state_dict(_between(start, trained, blend))
         values = task.validate()
+        first = first or values
+        reason = watch(first, values) if watch else None
         log.write(step, {f"valid/{k}": v for k, v in values.items()})
         task.picture(folder / "pictures" / f"{step:06d}.png")
         kept = {**(provenance or {}), "step": step, "train_seconds": round(spent, 1), **values}
         hub.save_pretrained(task.model, folder / "last", encoder, kept)
-        if best_by is None or values[best_by] > best:
+        if reason is None and (best_by is None or values[best_by] > best):
             best = values[best_by] if best_by else best
             hub.save_pretrained(task.model, folder / "best", encoder, kept)
         log.flush()
@@ -125,10 +133,13 @@ def run(
                 "spent": spent,
                 "best": best,
                 "values": values,
+                "first": first,
             },
         )
         shown = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
         say(f"step {step}: {shown}" + (f"  (best {best_by} {best:.3f})" if best_by else ""))
+        if reason:
+            say(f"stopped at step {step}: {reason}; {folder / 'best'} is from before")
 
     try:
         if step == 0:

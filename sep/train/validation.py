@@ -51,7 +51,7 @@ class Validation:
 
     @torch.no_grad()
     def __call__(self, model: QueryNet) -> dict[str, float]:
-        """Mean loss (nats a bin), SI-SDR improvement (dB) and judges' similarities."""
+        """Means: loss (nats a bin), SI-SDR improvement and output level (dB), mask, judges."""
         training = model.training
         model.eval()
         parts: dict[str, list[Tensor]] = {}
@@ -70,7 +70,13 @@ class Validation:
             mask = model.spectrogram.unwarp(torch.sigmoid(logits))
             estimate = model.spectrogram.istft(spectrum * mask, mixture.shape[-1])
             gain = si_sdr(estimate, sources[:, 0]) - si_sdr(mixture, sources[:, 0])
-            values = {"si_sdri": gain, "loss": loss.expand(len(gain))}
+            energy = [wave.square().sum(-1).clamp(min=1e-12) for wave in (estimate, mixture)]
+            values = {
+                "si_sdri": gain,
+                "loss": loss.expand(len(gain)),
+                "level_db": 10 * torch.log10(energy[0] / energy[1]),
+                "mask_mean": mask.mean((-2, -1)),
+            }
             for name, judge in self.judges.items():
                 values[name] = judge(estimate, query, labels)
             for name, value in values.items():

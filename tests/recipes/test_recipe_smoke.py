@@ -108,6 +108,16 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
             [*tune, wrong], cwd=exp.parents[1], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    sweep = [sys.executable, recipe / "recipes/ablate.py", "data=" + data_of(exp), "masks=8"]
+    sweep += ["rows=[base,BCE alone]", "seeds=[0]", "valid_mixtures=2", "points=1"]
+    sweep += ["common=[rl.batch=2]", "control=[batch=2]", "results=ABLATION.md", "shortest_s=1"]
+    done = subprocess.run(sweep, cwd=exp.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (exp / "ablation" / "table.md").is_file() and (exp / "ablation" / "trade.png").is_file()
+    assert "- BCE alone: `rl=bce`" in (exp.parents[1] / "ABLATION.md").read_text()
+    trained = {p: p.stat().st_mtime for p in (exp / "ablation").rglob("model.safetensors")}
+    done = subprocess.run(sweep, cwd=exp.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and all(p.stat().st_mtime == t for p, t in trained.items())
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout

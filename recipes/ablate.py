@@ -1,0 +1,243 @@
+"""Fine-tune with every setting and several seeds, score all on the same mixtures, write the table.
+
+Each row of the grid is a run of recipes/rl.py; each is compared with a supervised continuation
+(recipes/train.py) of at least the same training time, and with the row `base`, which scored as many
+masks. Runs and scores that exist are kept.
+"""
+
+import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
+
+# isort: split
+
+import csv
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import rl as policy_recipe
+import torch
+import train as supervised_recipe
+from omegaconf import DictConfig
+from torch import Tensor
+
+import encoders
+from encoders.judge import Judge
+from sep import hub
+from sep.device import resolve
+from sep.errors import OptionError
+from sep.metrics import ablation, figures, report, results, semantic
+from sep.metrics.evaluation import EvaluationSet
+from sep.metrics.sisdr import si_sdr_improvement
+from sep.model import QueryNet
+from sep.program import guarded, say
+
+NOTE = """\
+Each row less its control, a supervised continuation of at least the same training time, on {count}
+fixed mixtures of the {split} split; training seeds {seeds}, each clip's value the mean over them;
+95 % bootstrap intervals over clips. Every run scores {masks} masks (rows without a policy: as many
+rollouts as their setting has). The gap is that of the held-out similarity between the true target
+and the mixture, {gap:.4f}. Seeds: standard deviations of the seeds' means, similarity and dB.
+Encoder: similarity by the encoder that gives the reward; where it rises and the held-out one does
+not, the reward is being hacked. Level: of the output.
+"""
+
+
+class Listener:
+    """Scores models on the fixed mixtures of a split; what it needs is read when first used."""
+
+    def __init__(self, cfg: DictConfig):
+        self.cfg, self.exp, self.device = cfg, Path(cfg.exp), resolve(cfg.device)
+
+    @cached_property
+    def clips(self) -> EvaluationSet:
+        return EvaluationSet(self.cfg.data, self.cfg.split, self.exp / "queries")
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge.load(self.exp / "judge").to(self.device)
+
+    @cached_property
+    def encoder(self) -> encoders.Encoder:
+        return encoders.load(self.exp / "encoder", device=self.device)
+
+    def hear(self, waves: Tensor, index: list[int], rate: int) -> dict[str, Tensor]:
+        """SI-SDRi and held-out similarity of waves (n, N) for the mixtures `index`, (n,) each."""
+        reference, mixture = self.clips.sources[index, 0], self.clips.mixture[index]
+        labels = [self.clips.labels[i] for i in index]
+        judged = semantic.judge_scores(self.judge, waves.to(self.device), rate, labels)
+        return {
+            "si_sdri": si_sdr_improvement(waves, reference, mixture),
+            "judge_similarity": judged["judge_similarity"].cpu(),
+            "level_db": 10 * torch.log10(waves.square().sum(-1) / mixture.square().sum(-1)),
+        }
+
+    @torch.inference_mode()
+    def score(self, model: QueryNet) -> list[dict[str, Any]]:
+        """Rows of every mixture under every kind of query."""
+        clips, rows = self.clips, []
+        found = {kind: clips.queries(kind) for kind in self.cfg.queries}
+        vectors = torch.stack([v for v, _ in found.values()], 1)  # (n, Q, D)
+        parts = [
+            model.separate(mixture.to(self.device), query.to(self.device)).cpu()
+            for mixture, query in zip(
+                clips.mixture.split(self.cfg.batch), vectors.split(self.cfg.batch), strict=True
+            )
+        ]
+        estimates = torch.cat(parts)  # (n, Q, N)
+        for q, (kind, (_, has)) in enumerate(found.items()):
+            index = has.nonzero()[:, 0].tolist()
+            if not index:
+                continue
+            waves = estimates[index, q]
+            values = self.hear(waves, index, model.sample_rate)
+            if kind == "text":
+                heard = semantic.embed(self.encoder, waves.to(self.device), model.sample_rate)
+                values["encoder_similarity"] = (heard.cpu() * vectors[index, q]).sum(-1)
+            rows += self.rows(index, kind, values)
+        return rows
+
+    @torch.inference_mode()
+    def gap(self) -> float:
+        """Held-out similarity of the true targets less that of the mixtures, the mean."""
+        everyone, rate = list(range(len(self.clips))), self.encoder.sample_rate
+        target, mixture = (
+            self.hear(waves, everyone, rate)["judge_similarity"]
+            for waves in (self.clips.sources[:, 0], self.clips.mixture)
+        )
+        return float((target - mixture).nanmean())
+
+    def rows(self, index: list[int], query: str, values: dict[str, Tensor]) -> list[dict[str, Any]]:
+        return [
+            {"id": self.clips.ids[i], "system": "model", "query": query}
+            | {name: float(column[k]) for name, column in values.items()}
+            for k, i in enumerate(index)
+        ]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a scores file."""
+    names = ("id", "system", "query")
+    with path.open(newline="") as file:
+        return [
+            {k: v if k in names else float(v) for k, v in row.items() if v}
+            for row in csv.DictReader(file)
+        ]
+
+
+def scored(folder: Path, listener: Listener) -> list[dict[str, Any]]:
+    """Rows of the model of a run; scored first where that is missing."""
+    path = folder / "scores.csv"
+    if not path.exists():
+        model = hub.from_pretrained(folder / "last", listener.device)
+        report.write_csv(path, listener.score(model))
+    return read(path)
+
+
+def settings(cfg: DictConfig, name: str, seed: int) -> tuple[DictConfig, int]:
+    """The configuration of recipes/rl.py for a row and a seed, and the masks that a step scores."""
+    own = hydra.compose("rl", [*shared(cfg, seed), *cfg.grid[name], *cfg.common])
+    masks = own.rl.batch * own.rl.options.group_size
+    own.steps = max(1, cfg.masks // masks)
+    own.valid_every = max(1, own.steps // cfg.points)
+    own.out = str(Path(cfg.out).relative_to(cfg.exp) / slug(name) / str(seed))
+    return own, masks
+
+
+def shared(cfg: DictConfig, seed: int) -> list[str]:
+    """Overrides that every run gets."""
+    names = ("tag", "exp", "data", "init", "device", "threads", "valid_mixtures")
+    words = [f"{name}={'null' if cfg[name] is None else cfg[name]}" for name in names]
+    return [*words, f"seed={seed}", "best_by=null"]
+
+
+def slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def control(cfg: DictConfig, seconds: float, seed: int) -> Path:
+    """Folder of the control of a row that trained for so long; trained first where missing."""
+    steps = max(0, math.ceil(math.log(seconds / cfg.shortest_s) / math.log(cfg.rung) - 1e-9))
+    length = cfg.shortest_s * cfg.rung**steps
+    folder = Path(cfg.out) / "control" / f"{length:.1f}s" / str(seed)
+    if not (folder / "finished").exists():
+        words = [*shared(cfg, seed), *cfg.control, f"seconds={length:.3f}"]
+        words += [f"out={folder.relative_to(cfg.exp)}", "valid_every=1000000"]
+        supervised_recipe.train(hydra.compose("train", words))
+        (folder / "finished").touch()
+    return folder
+
+
+def tuned(cfg: DictConfig, name: str, seed: int) -> Path:
+    """Folder of the run of a row; trained first where missing."""
+    own, _ = settings(cfg, name, seed)
+    folder = Path(cfg.exp) / own.out
+    if not (folder / "finished").exists():
+        say(f"{name}, seed {seed}: {own.steps} rollouts")
+        policy_recipe.tune(own)
+        (folder / "finished").touch()
+    return folder
+
+
+def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
+    """Train and score what is missing; rows by name."""
+    names = list(cfg.rows or cfg.grid)
+    for name in names:
+        if name not in cfg.grid:
+            raise OptionError(f"row '{name}' is unknown; use {', '.join(cfg.grid)}")
+    rows = {name: ablation.Row(settings(cfg, name, 0)[1]) for name in names}
+    for seed in cfg.seeds:
+        for name, row in rows.items():
+            folder = tuned(cfg, name, seed)
+            row.folders.append(folder)
+            row.seconds.append(supervised_recipe.matched_seconds(folder))
+            row.scores.append(scored(folder, listener))
+            beside = control(cfg, row.seconds[-1], seed)
+            row.control_seconds.append(supervised_recipe.matched_seconds(beside))
+            row.control_scores.append(scored(beside, listener))
+    return rows
+
+
+def run(cfg: DictConfig) -> None:
+    """Train, score, compare, write."""
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    listener, out = Listener(cfg), Path(cfg.out)
+    rows = rows_done(cfg, listener)
+    gap = listener.gap()
+    note = NOTE.format(
+        count=len(listener.clips),
+        split=cfg.split,
+        seeds=", ".join(map(str, cfg.seeds)),
+        masks=cfg.masks,
+        gap=gap,
+    )
+    kinds = [kind for kind in cfg.queries if kind != "text"]
+    page = "\n\n".join([ablation.table(rows, gap), ablation.kinds_table(rows, kinds), note])
+    report.write_text(out / "table.md", page)
+    curves = {
+        measure: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
+        for measure in ("similarity", "held_out", "si_sdri")
+    }
+    figures.save(ablation.draw_curves(curves), out / "curves.png")
+    points = {
+        name: (row.gain("text", "judge_similarity"), row.gain("text", "si_sdri"))
+        for name, row in rows.items()
+    }
+    figures.save(ablation.draw_trade(points), out / "trade.png")
+    if cfg.results:
+        made = [f"- {name}: `{' '.join(cfg.grid[name])}`" for name in rows]
+        head = ["# Ablation", "", f"Machine: {results.machine()}.", ""]
+        text = "\n".join([*head, page, "Rows, as overrides of recipes/rl.py:", "", *made, ""])
+        report.write_text(Path(cfg.results), text)
+    say(f"\n{page}\n{out}: table.md, curves.png, trade.png")
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="ablate")
+def main(cfg: DictConfig) -> None:
+    guarded(run, cfg)
+
+
+if __name__ == "__main__":
+    main()
