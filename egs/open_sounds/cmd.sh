@@ -1,4 +1,1 @@
-# How programs are started, sourced by run.sh; egs/mini_sounds/cmd.sh shows it for Slurm.
-run() {
-  python "$@"
-}
+../mini_sounds/cmd.sh

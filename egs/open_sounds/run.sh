@@ -1,27 +1,33 @@
 #!/usr/bin/env bash
-# Alignment of the encoder that ships with the toolkit, from open recordings, and its scores.
+# The encoder and the separator that ship with the toolkit, from open recordings, and their scores.
 #   ./run.sh --esc50 ~/ESC-50-master --philharmonia ~/philharmonia
-#   ./run.sh --esc50 ~/ESC-50-master --final true --tag final
+#   ./run.sh --esc50 ~/ESC-50-master --final true --tag final --encoder shipped
 set -euo pipefail
 args=("$@")
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=0           # first stage to run; given, that stage and the later ones run again
-stop_stage=3      # last stage to run
+stop_stage=7      # last stage to run
 tag=main          # name of the run: results go to exp/<tag>
 esc50=            # ESC-50 as it is published, or a part of it with a meta.tsv
 philharmonia=     # single notes of instruments with a meta.tsv
 mini=../mini_sounds/data  # data directories of mini_sounds, made if missing; --mini= leaves it out
 final=false       # train on what esc50 and philharmonia validate, too
+encoder=align     # align: train it here; shipped: take the one that ships
+model=small       # separator: small, omnisep
+rl=default        # fine-tuning: default, marssep
 device=auto       # auto, cpu, cuda
+ngpu=1            # GPUs for training
 nj=2              # processes for preparing data
 seed=0            # of training; the data do not depend on it
 debug=false       # tiny networks and a few steps, to test the recipe
-usage="Alignment of the shipped encoder on open recordings: ESC-50, orchestral notes, mini_sounds.
+usage="The shipped models on open recordings: ESC-50, orchestral notes, mini_sounds.
 
-Stages: 0 download, 1 prepare data, 2 align the encoder, 3 assess every stage on the test split.
+Stages: 0 download, 1 prepare data, 2 align the encoder and assess every stage of it, 3 embed queries
+and train the judge, 4 supervised separator, 5 fine-tuning by RL and its supervised control,
+6 separate the test set, 7 score.
 Finished stages are skipped. With --stage N, stage N and the later ones run again and replace
-their results."
+their results; an interrupted stage goes on from what it saved."
 . ../common/parse_options.sh "$@"
 for name in esc50 philharmonia mini; do
   [ -z "${!name}" ] || [ "${!name}" = ../mini_sounds/data ] ||
@@ -53,22 +59,43 @@ prepare() {
   [ -z "$esc50" ] || words+=(--esc50 "$esc50")
   [ -z "$philharmonia" ] || words+=(--philharmonia "$philharmonia")
   ! $final || words+=(--final)
+  words+=("${prepare_conf[@]}")
   python local/prepare.py "${words[@]}"
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
-align() {
-  run "$recipes/align.py" "tag=$tag" "data=$data" "device=$device" "seed=$seed" keep_stages=true \
-    "${align_conf[@]}"
-}
+common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 
-assess() {
+align() {
+  if [ "$encoder" = shipped ]; then
+    mkdir -p "$exp/encoder"
+    cp "$root"/encoders/weights/small/{config.json,model.safetensors} "$exp/encoder"
+    return
+  fi
+  run "$recipes/align.py" "${common[@]}" keep_stages=true "${align_conf[@]}"
   local name encoders=
   for name in start text audio image; do
-    [ ! -d "$exp/stages/$name" ] || encoders+="${encoders:+, }$name: $exp/stages/$name"
+    encoders+="${encoders:+, }$name: $exp/stages/$name"
   done
   run "$recipes/assess.py" "tag=$tag" "data=$data" split=test gallery=train "device=$device" \
     "encoders={$encoders}" "groups={$groups}" "${assess_conf[@]}"
+}
+
+listen() {
+  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device"
+  run "$recipes/judge.py" "${common[@]}" "${judge_conf[@]}"
+}
+
+tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
+  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
+  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
+    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
+}
+
+score() {
+  local words="${args[*]}"
+  run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
+    "command='egs/open_sounds/run.sh${words:+ ${words//\'/}}'"
 }
 
 done=$exp/.done
@@ -76,13 +103,21 @@ key="mini=$mini"
 run_stage 0 "download" "downloads/.done" "" download
 key="$key esc50=$esc50 philharmonia=$philharmonia final=$final"
 run_stage 1 "prepare data" "$data/.done" "" prepare
-key="$key seed=$seed size=$size"
-run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages" align
-run_stage 3 "assess" "$done/3" "$exp/assess" assess
+key="$key seed=$seed size=$size encoder=$encoder"
+run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
+run_stage 3 "embed queries, train the judge" "$done/3" "$exp/queries $exp/judge" listen
+key="$key model=$model rl=$rl"
+run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
+  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
+run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
+run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
+  run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
+run_stage 7 "score" "$done/7" "$exp/scores" score
 
-if [ "$stop_stage" -ge 3 ]; then
-  ! $sep_skipped || cat "$exp/assess/table.md"
+if [ "$stop_stage" -ge 7 ]; then
+  ! $sep_skipped || cat "$exp/scores/table.md"
   echo
   echo "the encoder            $PWD/$exp/encoder"
-  echo "scores and figure      $PWD/$exp/assess"
+  echo "the separator          $PWD/$exp/rl/best"
+  echo "scores and figures     $PWD/$exp/scores"
 fi

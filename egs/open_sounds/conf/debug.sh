@@ -1,4 +1,10 @@
 # Tiny everything, to test the recipe.
+prepare_conf=(--mixtures 4)
 align_conf=(stages.audio.rank=1 --config-name align_debug)
 groups="all: {}"
 assess_conf=(mixtures=4)
+judge_conf=(--config-name judge_debug)
+train_conf=(model=debug steps=4 batch=2 valid_every=2 valid_mixtures=2 sources=3 absent=0.4)
+rl_conf=(rl=debug steps=2 valid_every=1 valid_mixtures=2)
+separate_conf=(examples=2)
+score_conf=(check=0)

@@ -1,4 +1,5 @@
 # What each program gets; the programs' own defaults are in recipes/conf.
+prepare_conf=()
 # Text first and long: few recordings a class want many cuts and mixtures. Ranking comes after, as it
 # halves the variety of the mixtures.
 align_conf=(
@@ -10,3 +11,12 @@ align_conf=(
 esc10="chainsaw, clock tick, crackling fire, crying baby, dog, helicopter, rain, rooster, sea waves, sneezing"
 groups="ESC-10: {prefix: esc-, classes: [$esc10]}, ESC-50: {prefix: esc-}, orchestra: {prefix: phil-}"
 assess_conf=(mixtures=256)
+judge_conf=(judge.steps=1000)
+# up to three sources, some absent, at levels far apart; 1 h on one CPU core
+train_conf=(
+  "model=$model" steps=9000 valid_every=1000 valid_mixtures=200
+  sources=3 absent=0.4 gain_db=10
+)
+rl_conf=(valid_mixtures=200)
+separate_conf=()
+score_conf=("results=$exp/RESULTS.md")
