@@ -70,8 +70,8 @@ class BetaPolicy:
         """Actions (B, G, ...) whose standard-normal scores are `normal` (B, G, ...).
 
         The quantile function of the Beta distribution at Phi(normal), from a table that is linear
-        between its points (and between kappas): off by less than 0.002. For noise that is already there, and for many
-        entries, where exact sampling is slow.
+        between its points, and between kappas where they differ: off by less than 0.002. For noise
+        that is already there, and for many entries, where exact sampling is slow.
         """
         tables, level = (part.to(normal) for part in _tables(self.kappa))
         row = (proposal[:, None] * (_ROWS - 1)).expand_as(normal)
