@@ -20,6 +20,7 @@ KINDS = {  # of networks: what a model folder's config calls them
     "query": "sep.model.QueryNet",
     "confident": "sep.confidence.ConfidentNet",
     "trace": "sep.tracenet.TraceNet",
+    "turns": "sep.turns.TurnNet",
 }
 
 
