@@ -8,6 +8,7 @@ head that `ConfidenceLoss` trains can tell.
 import torch
 from torch import Tensor, nn
 
+from sep.errors import OptionError
 from sep.model import QueryNet
 from sep.rl.reward import mask_iou
 from sep.rl.term import Update
@@ -89,9 +90,14 @@ class ConfidentKappa:
 
     Args:
         low, high: of kappa.
+
+    Raises:
+        OptionError: not 0 < low <= high.
     """
 
     def __init__(self, low: float = 4.0, high: float = 30.0):
+        if not 0 < low <= high:
+            raise OptionError(f"kappa from {low} to {high}: give two numbers above 0 that rise")
         self.low, self.high = low, high
 
     def __call__(

@@ -37,7 +37,11 @@ class Update:
 
 
 class Term(Protocol):
-    """A part of the loss."""
+    """A part of the loss.
+
+    One with an attribute `scored` that is true gets masks and advantages even where the clipped
+    surrogate has no weight.
+    """
 
     def __call__(self, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted part to add, and detached values for the log."""

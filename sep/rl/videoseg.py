@@ -10,10 +10,10 @@ from sep.data.bank import ClipBank
 from sep.errors import OptionError
 from sep.model import QueryNet
 from sep.rl.calibration import ConfidenceLoss, ConfidentKappa, Emission
+from sep.rl.episodes import TurnLoss
+from sep.rl.heads import TraceLoss
 from sep.rl.reward import WeightedSum
 from sep.rl.term import Term
-from sep.rl.trace import TraceLoss
-from sep.rl.turns import TurnLoss
 from sep.tracenet import TraceNet
 from sep.turns import TurnNet
 
@@ -54,12 +54,16 @@ def mechanisms(
         elif trace and labels != bank.labels:
             raise OptionError("trace: the model knows other classes than these data have")
     terms: list[Term] = []
-    if emit:
-        terms.append(Emission(**emit))
-    if kappa:
-        terms.append(ConfidenceLoss())
-    if trace:
-        terms.append(TraceLoss(bank.label, **trace))
-    if turns:
-        terms.append(TurnLoss(reward, **turns))
-    return terms, ConfidentKappa(*kappa) if kappa else None
+    try:
+        if emit:
+            terms.append(Emission(**emit))
+        if kappa:
+            terms.append(ConfidenceLoss())
+        if trace:
+            terms.append(TraceLoss(bank.label, **trace))
+        if turns:
+            terms.append(TurnLoss(reward, **turns))
+        return terms, ConfidentKappa(*kappa) if kappa else None
+    except TypeError as error:  # an argument that there is not
+        reason = str(error).split(".__init__() ")[-1]
+        raise OptionError(f"calibrate, trace and turns: {reason}") from None

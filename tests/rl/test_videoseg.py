@@ -32,6 +32,15 @@ def test_a_network_too_small_for_a_mechanism_is_refused(parts, name, kind):
         mechanisms({"calibrate": {"kappa": [4, 30]}}, parts[0], parts[1].bank, embed_text)
 
 
+@pytest.mark.parametrize(
+    ("calibrate", "reason"), [({"emit": {"wait": 1}}, "wait"), ({"kappa": [30, 4]}, "rise")]
+)
+def test_settings_that_there_are_not_are_refused(parts, calibrate, reason):
+    model = hub.extend(parts[0], "confident")
+    with pytest.raises(ValueError, match=reason):
+        mechanisms({"calibrate": calibrate}, model, parts[1].bank, embed_text)
+
+
 def test_classes_are_those_of_the_data(parts):
     model, bank = hub.extend(parts[0], "trace"), parts[1].bank
     assert mechanisms({}, parts[0], bank, embed_text) == ([], None)
@@ -67,7 +76,7 @@ def test_everything_together_trains_and_the_first_rollout_is_the_same_without(pa
     plain, _ = rows(parts, {})
     off, _ = rows(larger, {})
     # the larger network starts with the masks of the smaller one: the first rollout is the same
-    assert off[0]["reward"] == plain[0]["reward"]
+    assert off[0]["reward"] == pytest.approx(plain[0]["reward"], abs=1e-6)
 
 
 def test_supervised_training_teaches_the_new_parts_too(parts):

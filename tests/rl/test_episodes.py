@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sep import hub
+from sep.rl.episodes import TurnLoss, interval_iou, progress
 from sep.rl.explore import TileExploration
 from sep.rl.reward import SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.rl.term import Update
-from sep.rl.turns import TurnLoss, interval_iou, progress
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight
 from sep.turns import Episode

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sep import hub
+from sep.rl.heads import TraceLoss, occupied
 from sep.rl.term import Update
-from sep.rl.trace import TraceLoss, occupied
 from sep.tracenet import Trace
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight, separation_loss
