@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sep import hub
-from sep.rl.heads import TraceLoss, occupied
+from sep.rl.heads import TraceLoss, head_gradient, occupied, set_iou
 from sep.rl.term import Update
 from sep.tracenet import Trace
 from sep.train.batch import draw_batch
@@ -23,6 +23,35 @@ def test_a_silent_target_is_nowhere():
     when, where = occupied(torch.zeros(1, 1, 4, 5))
     assert not when.any()
     assert not where.any()
+
+
+def test_iou_of_hand_computed_sets():
+    drawn = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+    truth = torch.tensor([[False, True, True, False]])
+    torch.testing.assert_close(set_iou(drawn, truth), torch.tensor([[1 / 3, 0.0]]))
+    assert set_iou(drawn, torch.zeros_like(truth))[0].tolist() == [0, 1]
+
+
+def test_each_head_learns_from_rewards_of_its_own():
+    torch.manual_seed(0)
+    when, where = torch.zeros(2, 1, 12), torch.zeros(2, 1, 6)
+    what = torch.zeros(2, 1, 3)
+    heads = [head.requires_grad_() for head in (when, where, what)]
+    active, rows = torch.zeros(2, 12).bool(), torch.zeros(2, 6).bool()
+    active[:, 4:8], rows[:, :2], label = True, True, torch.tensor([2, 0])
+    optimizer, history = torch.optim.Adam(heads, 0.15), []
+    for _ in range(60):
+        trace = Trace(when, where, what.softmax(-1))
+        loss, values = head_gradient(trace, active, rows, label, 16)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(values)
+    for name in ("when", "where", "what"):
+        first, last = (history[k][f"trace/{name}_reward"] for k in (0, -1))
+        assert last > first + 0.2
+    without = Trace(when, where, what[..., :0])  # a network without classes
+    assert "trace/what_reward" not in head_gradient(without, active, rows, label, 4)[1]
 
 
 def test_heads_and_gains_learn_and_masks_with_them(parts):
