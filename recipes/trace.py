@@ -1,8 +1,10 @@
 """What separators say of their own work: traces of decisions, and whether confidence is earned.
 
 For every system, how well its masks and its confidence are calibrated on the test mixtures with
-text queries (`exp/<tag>/trace/<system>/reliability.json`); for one with a trace, when, where, what
-and which looks for the first mixtures, as JSON and as a picture.
+text queries, and how loud it is while a target that sounds for 20 to 60 % of the clip does not
+(`exp/<tag>/trace/<system>/summary.json`); for one that looks again, how many looks it took and how
+well they fit the target. For one with a trace, when, where, what and which looks for the first
+mixtures, as JSON and as a picture.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -19,28 +21,44 @@ from torch import Tensor
 
 from sep import hub
 from sep.device import resolve
+from sep.metrics.activity import active_part, outside_db
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.reliability import Reliability
 from sep.metrics.sisdr import si_sdr
 from sep.model import QueryNet
 from sep.program import guarded, say
+from sep.rl.episodes import interval_iou
+from sep.rl.shaping import active_frames
 from sep.trace import draw_trace, explain, save_trace
 from sep.tracenet import TraceNet
+from sep.turns import TurnNet
 
 
 @torch.inference_mode()
-def reliability(model: QueryNet, clips: EvaluationSet, query: Tensor) -> dict[str, float]:
-    """`Reliability.summary` over the mixtures that `query` (n, D) has rows for."""
-    measured, grid = Reliability(), model.spectrogram
+def measure(model: QueryNet, clips: EvaluationSet, query: Tensor) -> dict[str, float]:
+    """`Reliability.summary` over the mixtures that `query` (n, D) has rows for, and activity."""
+    measured, grid, rows = Reliability(), model.spectrogram, []
     device = grid.window.device
-    for sources, vector in zip(clips.sources[: len(query)], query, strict=True):
+    for sources, vector in zip(clips.sources[: len(query)], query.to(device), strict=True):
         spectra = grid.stft(sources.to(device))
-        spectrum = spectra.sum(0)
-        mask = model.mask(spectrum.abs()[None], vector[None].to(device))[0]
-        estimate = grid.istft(spectrum * mask, sources.shape[-1])
+        mixture, target = spectra.sum(0), spectra[0].abs()
+        mask = model.mask(mixture.abs()[None], vector[None])[0]
+        estimate = grid.istft(mixture * mask, sources.shape[-1])
         quality = float(si_sdr(estimate, sources[0].to(device)))
-        measured.add(mask, spectrum.abs(), spectra[0].abs(), quality)
-    return measured.summary()
+        measured.add(mask, mixture.abs(), target, quality)
+        first, last, part = active_part(target)
+        if 0.2 <= part <= 0.6:
+            row = {"outside_db": outside_db(mixture.abs() * mask, first, last)}
+            if isinstance(model, TurnNet):
+                episode = model.play(model.maps(mixture.abs()[None]), vector[None, None])
+                active = active_frames(target[None])
+                fit = interval_iou(episode.interval, active, model.cells)
+                taken = episode.turns.float() - 1
+                row |= {"looks": 1 + float(taken), "interval_iou": float(fit.sum() / taken)}
+            rows.append(row)
+    columns = {name: torch.tensor([row[name] for row in rows]) for name in (rows or [{}])[0]}
+    activity = {name: float(c[c.isfinite()].mean()) for name, c in columns.items()}
+    return measured.summary() | {"partly_active": len(rows)} | activity
 
 
 def write_traces(
@@ -73,10 +91,10 @@ def run(cfg: DictConfig) -> None:
         model = hub.from_pretrained(exp / system / "best", device)
         folder = exp / "trace" / system
         folder.mkdir(parents=True, exist_ok=True)
-        values = reliability(model, clips, query[: cfg.mixtures])
-        (folder / "reliability.json").write_text(json.dumps(values) + "\n")
+        values = measure(model, clips, query[: cfg.mixtures])
+        (folder / "summary.json").write_text(json.dumps(values) + "\n")
         shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        say(f"{system}: {shown} -> {folder / 'reliability.json'}")
+        say(f"{system}: {shown} -> {folder / 'summary.json'}")
         if isinstance(model, TraceNet):
             write_traces(folder, model, clips, query, cfg.examples)
             say(f"{system}: {min(cfg.examples, len(clips))} traces -> {folder}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sep.rl.advantage import group_advantage
 from sep.rl.reward import Rollout, mask_iou
-from sep.rl.shaping import active_frames
+from sep.rl.shaping import active_frames, active_span
 from sep.rl.term import Update
 from sep.train.losses import target_masks, weighted_bce
 from sep.turns import Episode
@@ -30,13 +30,9 @@ def interval_iou(interval: Tensor, active: Tensor, cells: int) -> Tensor:
     Returns:
         (B, ...); 0 for an empty interval or where nothing is active.
     """
-    frames = active.shape[-1]
-    index = torch.arange(frames, device=active.device)
-    first = torch.where(active, index, frames).amin(-1)
-    last = torch.where(active, index + 1, 0).amax(-1)
     shape = (-1,) + (1,) * (interval.dim() - 2)
-    first, last = (end.view(shape).float() for end in (first, last))
-    begin, end = (interval.float() * frames / cells).unbind(-1)
+    first, last = (edge.view(shape).float() for edge in active_span(active))
+    begin, end = (interval.float() * active.shape[-1] / cells).unbind(-1)
     shared = (torch.minimum(end, last) - torch.maximum(begin, first)).clamp(min=0)
     union = (end - begin) + (last - first).clamp(min=0) - shared
     return shared / union.clamp(min=1e-8)

@@ -117,7 +117,7 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
         )
         assert done.returncode == 0, done.stderr[-2000:]
     written = {p.name for p in (exp / "trace" / "looks").iterdir()}
-    assert written == {"reliability.json", "mix0000.json", "mix0000.png"}
+    assert written == {"summary.json", "mix0000.json", "mix0000.png"}
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout
