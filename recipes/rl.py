@@ -23,6 +23,7 @@ from sep.rl.explore import named
 from sep.rl.hacking import Watch
 from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.videoseg import mechanisms
 from sep.train import distributed
 from sep.train.loop import run
 from sep.train.setup import prepare
@@ -77,9 +78,13 @@ def tune(cfg: DictConfig) -> None:
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     model = hub.from_pretrained(cfg.init, setup.device)
+    if rl.get("network"):
+        model = hub.extend(model, **rl["network"])
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
+    bank, embed_text = setup.sampler.bank, setup.encoder.embed_text
+    terms, concentration = mechanisms(rl, model, bank, embed_text, reward)
     task = PolicyTask(
         model,
         setup.sampler,
@@ -90,6 +95,8 @@ def tune(cfg: DictConfig) -> None:
         policy,
         windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
+        terms,
+        concentration,
     )
     say(
         f"{rl['batch']} mixtures x {policy.group_size} masks a rollout, {policy.inner_epochs} "

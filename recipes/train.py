@@ -21,6 +21,7 @@ from sep.device import resolve
 from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.program import guarded, say
+from sep.rl.videoseg import mechanisms
 from sep.train import distributed
 from sep.train.loop import run
 from sep.train.setup import prepare
@@ -47,6 +48,10 @@ def train(cfg: DictConfig) -> None:
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
         model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
+    if cfg.get("network"):
+        model = hub.extend(model, **cfg.network)
+    settings = {"trace": cfg.trace, "turns": cfg.turns}
+    terms, _ = mechanisms(settings, model, setup.sampler.bank, setup.encoder.embed_text)
     distributed.share(model)
     task = SupervisedTask(
         model,
@@ -62,6 +67,7 @@ def train(cfg: DictConfig) -> None:
         negative=cfg.negative,
         grad_clip=cfg.grad_clip,
         train_norm=not cfg.init,
+        terms=terms,
     )
     size = sum(p.numel() for p in model.parameters()) / 1e6
     bank = setup.sampler.bank

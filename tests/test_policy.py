@@ -88,6 +88,48 @@ def test_the_mean_is_nearer_to_one_half_than_the_mode():
     torch.testing.assert_close(mean, torch.tensor([1 / 11, 0.5, 10 / 11]))
 
 
-def test_kappa_must_be_positive():
-    with pytest.raises(ValueError, match="kappa"):
-        BetaPolicy(0.0)
+@pytest.mark.parametrize("kappa", [0.0, torch.tensor([[9.0, 0.0]])])
+def test_kappa_must_be_positive(kappa):
+    with pytest.raises(ValueError, match="kappa 0 must"):
+        BetaPolicy(kappa)
+
+
+def test_each_entry_may_have_a_kappa_of_its_own():
+    generator = torch.Generator().manual_seed(0)
+    proposal = torch.rand(2, 3, generator=generator)
+    other = torch.rand(2, 3, generator=generator)
+    action = torch.rand(2, 4, 3, generator=generator).clamp(0.01, 0.99)
+    kappa = torch.tensor([[4.0, 9.0, 30.0]]).repeat(2, 1)
+    policy = BetaPolicy(kappa)
+    drawn = policy.quantile(proposal, torch.randn(2, 4, 3, generator=generator))
+    assert drawn.shape == policy.sample(proposal, 4).shape == action.shape
+    assert policy.reparameterised(proposal).shape == (2, 1, 3)
+    for k, value in enumerate((4.0, 9.0, 30.0)):
+        alone, at = BetaPolicy(value), (slice(None), slice(k, k + 1))
+        expected = alone.log_prob(proposal[at], action[..., k : k + 1])
+        torch.testing.assert_close(policy.log_prob(proposal, action)[..., k : k + 1], expected)
+        for name in ("entropy", "mean"):
+            found = getattr(policy, name)(proposal)[at]
+            torch.testing.assert_close(found, getattr(alone, name)(proposal[at]))
+        found = policy.kl(proposal, other)[at]
+        torch.testing.assert_close(found, alone.kl(proposal[at], other[at]))
+
+
+def test_densities_with_a_kappa_an_entry_integrate_to_one():
+    policy = BetaPolicy(torch.tensor([[4.0, 17.3, 30.0]]))
+    points = (torch.arange(20_000) + 0.5) / 20_000
+    density = policy.log_prob(torch.tensor([[0.1, 0.5, 0.9]]), points[None, :, None]).exp()
+    torch.testing.assert_close(density.mean(1), torch.ones(1, 3), atol=1e-3, rtol=0)
+
+
+def test_tabulated_quantiles_hold_between_the_tabulated_kappas():
+    generator = torch.Generator().manual_seed(0)
+    proposal = torch.rand(1, 2_000, generator=generator)
+    kappa = 4 + 26 * torch.rand(1, 2_000, generator=generator)
+    kappa[0, :2] = torch.tensor([4.0, 30.0])
+    normal = torch.randn(1, 2, 2_000, generator=generator)
+    action = BetaPolicy(kappa).quantile(proposal, normal)
+    a, b = (1 + kappa * proposal)[:, None].numpy(), (1 + kappa * (1 - proposal))[:, None].numpy()
+    assert abs(action.numpy() - special.betaincinv(a, b, special.ndtr(normal.numpy()))).max() < 2e-3
+    equal = BetaPolicy(torch.full((1, 2_000), 9.0)).quantile(proposal, normal)
+    torch.testing.assert_close(equal, BetaPolicy(9.0).quantile(proposal, normal), atol=2e-3, rtol=0)

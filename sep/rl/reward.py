@@ -121,14 +121,25 @@ class SiSdrGain:
         return torch.where(heard & gain.isfinite(), gain, 0.0).float()
 
 
+def mask_iou(masks: Tensor, ideal: Tensor, weight: Tensor) -> Tensor:
+    """Weighted soft IoU, sum u min(M, I) / sum u max(M, I), of masks (B, G, H, T): (B, G).
+
+    Args:
+        masks: (B, G, H, T) in [0, 1].
+        ideal: (B, H, T), or (B, G, H, T) for one a mask.
+        weight: (B, H, T) u.
+    """
+    ideal, weight = ideal if ideal.dim() == 4 else ideal[:, None], weight[:, None]
+    shared = (weight * torch.minimum(masks, ideal)).sum((-2, -1))
+    return shared / (weight * torch.maximum(masks, ideal)).sum((-2, -1)).clamp(min=1e-8)
+
+
 class MaskIoU:
-    """Weighted soft IoU of mask and ideal ratio mask, sum u min(M, I) / sum u max(M, I)."""
+    """Weighted soft IoU of mask and ideal ratio mask."""
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G) in [0, 1], differentiable in the masks."""
-        ideal, weight = rollout.ideal[:, None], rollout.weight[:, None]
-        shared = (weight * torch.minimum(rollout.masks, ideal)).sum((-2, -1))
-        return shared / (weight * torch.maximum(rollout.masks, ideal)).sum((-2, -1)).clamp(min=1e-8)
+        return mask_iou(rollout.masks, rollout.ideal, rollout.weight)
 
 
 class LevelGuard:

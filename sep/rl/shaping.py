@@ -59,6 +59,13 @@ def active_frames(magnitude: Tensor, below_db: float = 40.0) -> Tensor:
     return power > power.amax(-1, keepdim=True) * 10 ** (-below_db / 10)
 
 
+def active_span(active: Tensor) -> tuple[Tensor, Tensor]:
+    """First active frame and the one after the last, (B,) each, of (B, T); T and 0 without any."""
+    frames = active.shape[-1]
+    index = torch.arange(frames, device=active.device)
+    return torch.where(active, index, frames).amin(-1), torch.where(active, index + 1, 0).amax(-1)
+
+
 def _progress(active: Tensor) -> Tensor:
     """Place (B, T) of each frame in its active stretch, 0 at the first and 1 at the last frame.
 

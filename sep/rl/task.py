@@ -1,7 +1,8 @@
 """Fine-tuning the separator by PPO on sampled masks: one rollout and its updates a step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ class PolicyTask:
         options: the numbers.
         teacher: frozen supervised separator, needed when `kl_teacher` is set.
         terms: what else is added to the loss of every update (`sep.train.term`).
+        concentration: model, maps (B, K, H, T), queries (B, D), logits (B, H, T) and proposal
+            (B, h, t) of a rollout to a kappa for each entry (B, h, t), in the place of
+            `options.kappa`; it holds for all updates of the rollout, so densities stay exact.
     """
 
     def __init__(
@@ -148,6 +152,7 @@ class PolicyTask:
         windows: Similarity | None = None,
         teacher: QueryNet | None = None,
         terms: Sequence[Term] = (),
+        concentration: Callable[..., Tensor] | None = None,
     ):
         if bool(options.windowed) != (windows is not None):
             raise OptionError("windowed credit needs both its weight and a windowed similarity")
@@ -156,7 +161,9 @@ class PolicyTask:
         self.model, self.sampler, self.queries = model.eval(), sampler, queries
         self.validation, self.explore, self.reward = validation, explore, reward
         self.windows, self.teacher, self.options = windows, teacher, options
-        self.terms = terms
+        if concentration is not None and (options.replay or options.kappa_end is not None):
+            raise OptionError("a kappa for each entry goes neither with replay nor with kappa_end")
+        self.terms, self.concentration = terms, concentration
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
         self.buffer = ReplayBuffer(options.replay_capacity, options.replay_age)
@@ -179,6 +186,10 @@ class PolicyTask:
         old = logits[:, 0].detach()  # the first source is the policy's target
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
+        if self.concentration is not None:
+            with torch.no_grad():
+                kappa = self.concentration(self.model, maps, query, old, old_proposal)
+            self.policy = BetaPolicy(kappa)
         behaviour, hinted = old_proposal, 0.0
         if options.hint:
             behaviour, hinted = self._hinted(slot, old_proposal, batch, weight)
@@ -186,7 +197,7 @@ class PolicyTask:
         masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
         advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
         replayed = None
-        if options.surrogate:
+        if options.surrogate or any(getattr(term, "scored", False) for term in self.terms):
             reward, advantage, values = self.score(batch, masks)
             if options.replay:
                 replayed = self.remember(step, slot, behaviour, action, reward)
@@ -208,6 +219,7 @@ class PolicyTask:
                 advantage,
                 teacher,
                 replayed,
+                masks,
             )
             norm = self._update(loss)
         parts |= values | {"gradient_norm": norm, "loss": loss.detach()}
@@ -362,6 +374,7 @@ class PolicyTask:
         advantage: Tensor,
         teacher: Tensor | None,
         replayed: Replayed | None = None,
+        masks: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
@@ -413,8 +426,10 @@ class PolicyTask:
             anchor, supervised = self._supervised(logits, batch)
             values |= supervised
             loss = loss + options.anchor * anchor
+        listen = partial(self.listen, batch)
         for term in self.terms:
-            part, measured = term(Update(self.model, batch, maps, logits, weight))
+            update = Update(self.model, batch, maps, logits, weight, masks, advantage, listen)
+            part, measured = term(update)
             values |= measured
             loss = loss + part
         return loss, values

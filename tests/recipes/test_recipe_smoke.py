@@ -118,6 +118,16 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
     trained = {p: p.stat().st_mtime for p in (exp / "ablation").rglob("model.safetensors")}
     done = subprocess.run(sweep, cwd=exp.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and all(p.stat().st_mtime == t for p, t in trained.items())
+    looks = [sys.executable, recipe / "recipes/rl.py", "data=" + data_of(exp), "rl=videoseg"]
+    looks += ["steps=1", "out=looks", "valid_mixtures=2", "rl.batch=2"]
+    show = [sys.executable, recipe / "recipes/trace.py", "data=" + data_of(exp), "systems=[looks]"]
+    for program in (looks, [*show, "mixtures=4", "examples=1"]):
+        done = subprocess.run(
+            program, cwd=exp.parents[1], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    written = {p.name for p in (exp / "trace" / "looks").iterdir()}
+    assert written == {"summary.json", "mix0000.json", "mix0000.png"}
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout
