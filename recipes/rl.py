@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -20,10 +21,19 @@ from sep.device import resolve
 from sep.errors import OptionError
 from sep.program import guarded, say
 from sep.rl.explore import named
-from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
+from sep.rl.reward import (
+    ClassHit,
+    LevelGuard,
+    MaskIoU,
+    MaskOverlap,
+    Similarity,
+    SiSdrGain,
+    WeightedSum,
+)
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train import distributed
 from sep.train.loop import run
+from sep.train.prior import heatmap_loss
 from sep.train.setup import prepare
 
 
@@ -43,6 +53,7 @@ def rewards(
         "similarity": lambda: Similarity(embed, **meaning),
         "si_sdr": SiSdrGain,
         "iou": MaskIoU,
+        "overlap": MaskOverlap,
         "level": LevelGuard,
         "class": lambda: ClassHit(
             embed, encoder.embed_text([f"the sound of {name}" for name in labels])
@@ -75,7 +86,10 @@ def tune(cfg: DictConfig) -> None:
     names += ("gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
+    torch.manual_seed(cfg.seed)
     model = hub.from_pretrained(cfg.init, setup.device)
+    if rl.get("network"):
+        model = hub.extend(model, **rl["network"])
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
@@ -89,6 +103,7 @@ def tune(cfg: DictConfig) -> None:
         policy,
         windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
+        heatmap_loss(model, rl.get("prior"), cfg.target),
     )
     say(
         f"{rl['batch']} mixtures x {policy.group_size} masks a rollout, {policy.inner_epochs} "

@@ -23,6 +23,7 @@ from sep.model import QueryNet
 from sep.program import guarded, say
 from sep.train import distributed
 from sep.train.loop import run
+from sep.train.prior import heatmap_loss
 from sep.train.setup import prepare
 from sep.train.supervised import SupervisedTask
 
@@ -47,6 +48,8 @@ def train(cfg: DictConfig) -> None:
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
         model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
+    if cfg.network:
+        model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     distributed.share(model)
     task = SupervisedTask(
         model,
@@ -62,6 +65,7 @@ def train(cfg: DictConfig) -> None:
         negative=cfg.negative,
         grad_clip=cfg.grad_clip,
         train_norm=not cfg.init,
+        terms=heatmap_loss(model, cfg.prior, cfg.target),
     )
     size = sum(p.numel() for p in model.parameters()) / 1e6
     bank = setup.sampler.bank

@@ -1,7 +1,7 @@
 """What a mechanism adds to the loss of an update: a plain callable of that update."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -16,14 +16,15 @@ class Update:
     Attributes:
         model: the policy's network.
         batch: its mixtures; the first source is the policy's target.
-        maps: (B, K, H, T) of the network (`QueryNet.maps`).
+        maps: what `combine` takes of the network: (B, K, H, T) (`QueryNet.maps`), or more, such as
+            a `sep.prior.Scene`.
         logits: (B, S, H, T) mask logits of every source.
         weight: (B, H, T) importance of the bins.
     """
 
     model: QueryNet
     batch: Batch
-    maps: Tensor
+    maps: Any
     logits: Tensor
     weight: Tensor
 

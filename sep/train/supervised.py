@@ -1,6 +1,7 @@
 """Supervised training of the separator: cross-entropy of its masks and SI-SDR of its sounds."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 
 from sep.data.bank import MixtureSampler, QueryBank
 from sep.model import QueryNet
+from sep.rl.term import Term, Update
 from sep.train import distributed
 from sep.train.batch import draw_batch
-from sep.train.losses import separation_loss
+from sep.train.losses import bin_weight, separation_loss
 from sep.train.validation import Validation
 
 
@@ -37,6 +39,7 @@ class SupervisedTask:
         grad_clip: largest gradient norm.
         train_norm: batch statistics in training; off to keep the running ones, as when a trained
             model is continued.
+        terms: what else is added to the loss (`sep.rl.term`).
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class SupervisedTask:
         negative: float = 0.0,
         grad_clip: float = 5.0,
         train_norm: bool = True,
+        terms: Sequence[Term] = (),
     ):
         self.model, self.sampler, self.queries = model, sampler, queries
         self.validation, self.mixed, self.negative = validation, mixed, negative
-        self.target, self.si_sdr = target, si_sdr
+        self.target, self.si_sdr, self.terms = target, si_sdr, terms
         self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
         self.optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
         model.train(train_norm)
@@ -70,8 +74,13 @@ class SupervisedTask:
             group["lr"] = lr
         grid = self.model.spectrogram
         batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
-        logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
+        maps = self.model.maps(batch.magnitude)
+        logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
         loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
+        for term in self.terms:
+            update = Update(self.model, batch, maps, logits, bin_weight(batch.mixture))
+            part, measured = term(update)
+            loss, values = loss + part, values | measured
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.model)
