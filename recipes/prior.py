@@ -31,8 +31,8 @@ from sep.metrics.overlap import soft_iou
 from sep.metrics.sisdr import si_sdr_improvement
 from sep.prior import PriorNet
 from sep.program import guarded, say
+from sep.train.heatmap import cell_target
 from sep.train.losses import bin_weight, target_masks
-from sep.train.prior import cell_target
 
 PRIORS = ("own", "wrong query", "constant")
 Columns = dict[str, Tensor]  # (n,) values by name
@@ -97,9 +97,10 @@ def examine(cfg: DictConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device, exp = resolve(cfg.device), Path(cfg.exp)
-    model = hub.from_pretrained(cfg.model, device)
+    folder = exp / cfg.system
+    model = hub.from_pretrained(folder, device)
     if not isinstance(model, PriorNet):
-        raise ModelError(f"{cfg.model}: has no heat map; train one with network={{kind: prior}}")
+        raise ModelError(f"{folder}: has no heat map; train one with network={{kind: prior}}")
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
     bank = QueryBank(exp / "queries" / f"{cfg.split}.safetensors")
     query = clips.queries("text")[0].to(device)

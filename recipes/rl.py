@@ -32,8 +32,8 @@ from sep.rl.reward import (
 )
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train import distributed
+from sep.train.heatmap import heatmap_loss
 from sep.train.loop import run
-from sep.train.prior import heatmap_loss
 from sep.train.setup import prepare
 
 

@@ -9,6 +9,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import copy
 import json
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.program import guarded, say
 from sep.train import distributed
+from sep.train.heatmap import heatmap_loss
 from sep.train.loop import run
-from sep.train.prior import heatmap_loss
 from sep.train.setup import prepare
 from sep.train.supervised import SupervisedTask
 
@@ -51,6 +52,10 @@ def train(cfg: DictConfig) -> None:
     if cfg.network:
         model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     distributed.share(model)
+    whole = None
+    if cfg.shard and distributed.world() > 1:
+        whole = copy.deepcopy(model)
+        distributed.shard(model, "maps")
     task = SupervisedTask(
         model,
         setup.sampler,
@@ -82,6 +87,7 @@ def train(cfg: DictConfig) -> None:
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
         blend=cfg.blend,
+        whole=whole,
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": cfg.init},
         say=say,

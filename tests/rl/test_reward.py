@@ -117,8 +117,8 @@ def test_a_class_is_hit_where_its_text_is_nearest():
 
 
 def test_overlap_is_the_published_blend():
-    # first mask (.5, 0) of ideal (1, 0), weights 3 and 1: J 1.5 / 3, Dice 2 x 1.5 / 3.75, hard 0 / 3
-    # second mask (1, .2): J 3 / 3.2, Dice 6 / 6.04, hard 3 / 3
+    # ideal (1, 0), weights 3 and 1: mask (.5, 0) has J 1.5 / 3, Dice 3 / 3.75, hard IoU 0 / 3
+    # and mask (1, .2) has J 3 / 3.2, Dice 6 / 6.04, hard IoU 3 / 3
     found = MaskOverlap()(rollout(LOW, LOW))
     second = 0.5 * 3 / 3.2 + 0.2 * 6 / 6.04 + 0.3
     torch.testing.assert_close(found, torch.tensor([[0.25 + 0.2 * 0.8, second]]))
