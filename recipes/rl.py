@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -21,10 +22,19 @@ from sep.errors import OptionError
 from sep.program import guarded, say
 from sep.rl.explore import named
 from sep.rl.hacking import Watch
-from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
+from sep.rl.reward import (
+    ClassHit,
+    LevelGuard,
+    MaskIoU,
+    MaskOverlap,
+    Similarity,
+    SiSdrGain,
+    WeightedSum,
+)
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.rl.videoseg import mechanisms
 from sep.train import distributed
+from sep.train.heatmap import heatmap_loss
 from sep.train.loop import run
 from sep.train.setup import prepare
 
@@ -45,6 +55,7 @@ def rewards(
         "similarity": lambda: Similarity(embed, **meaning),
         "si_sdr": SiSdrGain,
         "iou": MaskIoU,
+        "overlap": MaskOverlap,
         "level": LevelGuard,
         "class": lambda: ClassHit(
             embed, encoder.embed_text([f"the sound of {name}" for name in labels])
@@ -77,6 +88,7 @@ def tune(cfg: DictConfig) -> None:
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
+    torch.manual_seed(cfg.seed)
     model = hub.from_pretrained(cfg.init, setup.device)
     if rl.get("network"):
         model = hub.extend(model, **rl["network"])
@@ -95,7 +107,7 @@ def tune(cfg: DictConfig) -> None:
         policy,
         windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
-        terms,
+        [*terms, *heatmap_loss(model, rl.get("prior"), cfg.target)],
         concentration,
     )
     say(

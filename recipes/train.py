@@ -9,6 +9,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import copy
 import json
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sep.model import QueryNet
 from sep.program import guarded, say
 from sep.rl.videoseg import mechanisms
 from sep.train import distributed
+from sep.train.heatmap import heatmap_loss
 from sep.train.loop import run
 from sep.train.setup import prepare
 from sep.train.supervised import SupervisedTask
@@ -48,11 +50,15 @@ def train(cfg: DictConfig) -> None:
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
         model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
-    if cfg.get("network"):
-        model = hub.extend(model, **cfg.network)
+    if cfg.network:
+        model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     settings = {"trace": cfg.trace, "turns": cfg.turns}
     terms, _ = mechanisms(settings, model, setup.sampler.bank, setup.encoder.embed_text)
     distributed.share(model)
+    whole = None
+    if cfg.shard and distributed.world() > 1:
+        whole = copy.deepcopy(model)
+        distributed.shard(model, "maps")
     task = SupervisedTask(
         model,
         setup.sampler,
@@ -67,7 +73,7 @@ def train(cfg: DictConfig) -> None:
         negative=cfg.negative,
         grad_clip=cfg.grad_clip,
         train_norm=not cfg.init,
-        terms=terms,
+        terms=[*terms, *heatmap_loss(model, cfg.prior, cfg.target)],
     )
     size = sum(p.numel() for p in model.parameters()) / 1e6
     bank = setup.sampler.bank
@@ -85,6 +91,7 @@ def train(cfg: DictConfig) -> None:
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
         blend=cfg.blend,
+        whole=whole,
         encoder=setup.encoder_folder,
         provenance={"stage": cfg.out, "seed": cfg.seed, "init": cfg.init},
         say=say,

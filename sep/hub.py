@@ -21,6 +21,7 @@ KINDS = {  # of networks: what a model folder's config calls them
     "confident": "sep.confidence.ConfidentNet",
     "trace": "sep.tracenet.TraceNet",
     "turns": "sep.turns.TurnNet",
+    "prior": "sep.prior.PriorNet",
 }
 
 

@@ -24,12 +24,23 @@ class UNet(nn.Module):
         block = None
         for level in range(levels - 1, 0, -1):
             block = _Block(channels[level - 1], channels[level], block)
+        self.site_channels = [channels[-1], *(2 * c for c in channels[-2::-1])]
         self.bn0 = nn.BatchNorm2d(1)
         self.unet_block = _Outermost(channels[0], block, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features."""
         return self.unet_block(self.bn0(x))
+
+    def sites(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output, and what the decoder sees on its way from the bottleneck outwards.
+
+        Returns:
+            (B, K, H, T), and a feature a level: the i-th has `site_channels[i]` channels and is
+            smaller by 2**(levels - i), so that the bottleneck comes first.
+        """
+        kept: list[Tensor] = []
+        return self.unet_block(self.bn0(x), kept), kept
 
     def penultimate(self, x: Tensor) -> Tensor:
         """The input of the last convolution: (B, 1, H, T) to (B, 2 x width, H, T)."""
@@ -59,8 +70,8 @@ class _Outermost(nn.Module):
     def before_last(self, x: Tensor) -> Tensor:
         return self.model[:-1](x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+    def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+        return _through(self.model, x, kept)
 
 
 class _Block(nn.Module):
@@ -73,7 +84,16 @@ class _Block(nn.Module):
         up = [nn.Conv2d(into, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)]
         self.model = nn.Sequential(*down, nn.ReLU(inplace=True), _up(), *up)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
         # The activation at index 0 works in place, so the skip carries the activated x, as in
         # the reference network.
-        return torch.cat([x, self.model(x)], dim=1)
+        return torch.cat([x, _through(self.model, x, kept)], dim=1)
+
+
+def _through(layers: nn.Sequential, x: Tensor, kept: list[Tensor] | None) -> Tensor:
+    """Apply layers; what enters the decoder's ReLUs is added to `kept`, innermost first."""
+    for layer in layers:
+        x = layer(x, kept) if isinstance(layer, _Block) else layer(x)
+        if kept is not None and isinstance(layer, nn.ReLU):
+            kept.append(x)
+    return x

@@ -7,7 +7,7 @@ Clips without a defined score (NaN, or an infinite one) are left out and counted
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import linregress, pearsonr, t, wilcoxon
 
 RESAMPLES = 5000
 
@@ -78,3 +78,26 @@ def paired(first: Sequence[float], second: Sequence[float], seed: int = 0) -> di
     p = float(wilcoxon(finite).pvalue) if np.any(finite != 0) else 1.0
     wins = float(np.mean((finite > 0) + 0.5 * (finite == 0))) if len(finite) else float("nan")
     return {**summarise(difference, seed), "wins": wins, "p": p}
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Pearson correlation and least-squares line of y on x, with 95 % intervals.
+
+    Args:
+        x, y: (n,) values of the same clips; pairs that are not finite are left out.
+
+    Returns:
+        `n`, `r`, `r_low`, `r_high` (Fisher's z), `slope`, `slope_low`, `slope_high` (Student's t)
+        and `intercept`; NaN for fewer than four pairs or a constant x or y.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    names = ("r", "r_low", "r_high", "slope", "slope_low", "slope_high", "intercept")
+    if len(x) < 4 or not np.ptp(x) or not np.ptp(y):
+        return {"n": len(x)} | dict.fromkeys(names, float("nan"))
+    found, line = pearsonr(x, y), linregress(x, y)
+    interval, half = found.confidence_interval(0.95), t.ppf(0.975, len(x) - 2) * line.stderr
+    values = (found.statistic, interval.low, interval.high)
+    values += (line.slope, line.slope - half, line.slope + half, line.intercept)
+    return {"n": len(x)} | {k: float(v) for k, v in zip(names, values, strict=True)}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sep.errors import OptionError
+from sep.metrics.overlap import soft_dice, soft_iou
 from sep.model import QueryNet
-from sep.rl.reward import mask_iou
-from sep.train.losses import dice_loss, target_masks, weighted_bce
+from sep.train.losses import target_masks, weighted_bce
 from sep.train.term import Update
 
 
@@ -59,7 +59,8 @@ class Emission:
         loss = -((log_prob - log_prob.detach()).exp() * advantage).mean()
         ideal = target_masks(update.batch.warped, update.batch.mixture, "ratio")[:, :1]
         bce, _ = weighted_bce(update.logits[:, :1], ideal, update.weight)
-        anchor = bce + dice_loss(torch.sigmoid(update.logits[:, :1]), ideal, update.weight)
+        mask, weight = torch.sigmoid(update.logits[:, :1]), update.weight[:, None]
+        anchor = bce + 1 - soft_dice(mask, ideal, weight).mean()
         values = {"emission": log_prob.detach().mean(), "emission_anchor": anchor.detach()}
         return self.weight * loss + self.anchor * anchor, values
 
@@ -78,7 +79,7 @@ class ConfidenceLoss:
         """The weighted loss; logs confidence, iou and confidence_error."""
         batch, logits = update.batch, update.logits.detach()
         ideal = target_masks(batch.warped, batch.mixture, "ratio")
-        iou = mask_iou(torch.sigmoid(logits), ideal, update.weight)  # (B, S)
+        iou = soft_iou(torch.sigmoid(logits), ideal, update.weight[:, None])  # (B, S)
         expected = update.model.confidence(update.maps, batch.query, logits)
         loss = (expected - iou).square().mean()
         values = {"confidence": expected.mean(), "iou": iou.mean(), "confidence_error": loss}

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sep.metrics.overlap import soft_iou
 from sep.rl.advantage import group_advantage
-from sep.rl.reward import Rollout, mask_iou
+from sep.rl.reward import Rollout
 from sep.rl.shaping import active_frames, active_span
 from sep.train.losses import target_masks, weighted_bce
 from sep.train.term import Update
@@ -99,7 +100,7 @@ class TurnLoss:
             ideal: (B, H, T) ratio mask of the target.
         """
         masks = torch.sigmoid(episode.looks)  # (B, G, n, H, T)
-        quality = mask_iou(masks.flatten(1, 2), ideal, update.weight)
+        quality = soft_iou(masks.flatten(1, 2), ideal[:, None], update.weight[:, None])
         quality = quality.unflatten(1, masks.shape[1:3])
         taken = episode.interval[..., 1] > 0  # (B, G, n - 1)
         active = active_frames(update.batch.warped[:, 0])

@@ -1,14 +1,21 @@
-"""What an action of the mask policy is: one value a bin, or one value a tile of bins."""
+"""What an action of the mask policy is: one value a bin, a tile of bins or a cell of the prior."""
+
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from sep.errors import OptionError
+from sep.model import QueryNet
 from sep.policy import BetaPolicy
 
 
 class BinExploration:
     """One Beta action for each bin of the mask: the action is the mask (MARS-Sep)."""
+
+    def of(self, model: QueryNet, maps: Any, query: Tensor) -> Self:
+        """The exploration of mixtures with these `maps` of a network and queries (B, D)."""
+        return self
 
     def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
         """Mask logits (B, H, T) to the policy's proposal (B, H, T)."""
@@ -79,6 +86,10 @@ class TileExploration:
     def __init__(self, tile: tuple[int, int] = (8, 8), limit: float = 4.0):
         self.tile, self.limit = (int(tile[0]), int(tile[1])), limit
 
+    def of(self, model: QueryNet, maps: Any, query: Tensor) -> Self:
+        """As for bins."""
+        return self
+
     def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
         """Mask logits and bin weights (B, H, T) to the proposal (B, H / rows, T / frames)."""
         if logits.shape[-2] % self.tile[0] or logits.shape[-1] % self.tile[1]:
@@ -114,13 +125,52 @@ class TileExploration:
         return nn.functional.avg_pool2d(weight, self.tile)
 
 
+class PriorExploration(TileExploration):
+    """One Beta action for each cell of the heat map of `sep.prior.PriorNet` (CoPRS).
+
+    The proposal is the heat map itself. An action Z takes its place: the network's decoder makes
+    the mask of the heat map H + logit Z - logit E[Z], which for the mean action is the mask of
+    inference. Densities are exact; what the decoder does with the cells is part of the environment,
+    so that the surrogate teaches the heat map and what it is made from.
+
+    Args:
+        tile: (rows, frames) of a cell, the network's stride.
+        limit: largest shift of a logit of the heat map.
+    """
+
+    def of(self, model: QueryNet, maps: Any, query: Tensor) -> Self:
+        """The exploration of these mixtures.
+
+        Raises:
+            OptionError: a network without a heat map, or with cells of another size.
+        """
+        if model.kind != "prior":
+            raise OptionError("explore=prior needs a network with a prior: network={kind: prior}")
+        if self.tile != (model.stride, model.stride):
+            raise OptionError(f"explore=prior needs tile=[{model.stride},{model.stride}]")
+        bound = type(self)(self.tile, self.limit)
+        bound.model, bound.scene, bound.query = model, maps, query[:, None]
+        bound.heat = model.locate(maps, bound.query)  # (B, 1, h, w)
+        return bound
+
+    def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
+        """The heat map (B, h, w)."""
+        return torch.sigmoid(self.heat[:, 0])
+
+    def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
+        """Actions (B, G, h, w) to masks (B, G, H, T); arguments as for tiles."""
+        shift = torch.logit(action) - torch.logit(mean)[:, None]
+        heat = self.heat + shift.clamp(-self.limit, self.limit)
+        return torch.sigmoid(self.model.decode(self.scene, self.query, heat))
+
+
 Exploration = BinExploration | TileExploration
 
 
 def named(
     name: str, tile: tuple[int, int] = (8, 8), grid: tuple[int, int] = (16, 16)
 ) -> Exploration:
-    """The exploration called `name`: bin, tile (of size `tile`) or copula (noise on `grid`).
+    """The exploration called `name`: bin, tile or prior (of size `tile`), copula (noise on `grid`).
 
     Raises:
         OptionError: an unknown name.
@@ -129,6 +179,7 @@ def named(
         "bin": BinExploration,
         "tile": lambda: TileExploration(tile),
         "copula": lambda: CopulaExploration(grid),
+        "prior": lambda: PriorExploration(tile),
     }
     if name not in kinds:
         raise OptionError(f"explore '{name}' is unknown; use {', '.join(kinds)}")

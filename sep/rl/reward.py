@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sep.metrics.overlap import hard_iou, soft_dice, soft_iou
 from sep.metrics.sisdr import si_sdr
 
 _FLOOR = 1e-5  # white noise added before embedding, so that silence can be embedded too
@@ -121,25 +122,21 @@ class SiSdrGain:
         return torch.where(heard & gain.isfinite(), gain, 0.0).float()
 
 
-def mask_iou(masks: Tensor, ideal: Tensor, weight: Tensor) -> Tensor:
-    """Weighted soft IoU, sum u min(M, I) / sum u max(M, I), of masks (B, G, H, T): (B, G).
-
-    Args:
-        masks: (B, G, H, T) in [0, 1].
-        ideal: (B, H, T), or (B, G, H, T) for one a mask.
-        weight: (B, H, T) u.
-    """
-    ideal, weight = ideal if ideal.dim() == 4 else ideal[:, None], weight[:, None]
-    shared = (weight * torch.minimum(masks, ideal)).sum((-2, -1))
-    return shared / (weight * torch.maximum(masks, ideal)).sum((-2, -1)).clamp(min=1e-8)
-
-
 class MaskIoU:
     """Weighted soft IoU of mask and ideal ratio mask."""
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G) in [0, 1], differentiable in the masks."""
-        return mask_iou(rollout.masks, rollout.ideal, rollout.weight)
+        return soft_iou(rollout.masks, rollout.ideal[:, None], rollout.weight[:, None])
+
+
+class MaskOverlap:
+    """CoPRS's reward of a mask: .5 soft IoU + .2 Dice + .3 hard IoU with the ideal ratio mask."""
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Rewards (B, G) in [0, 1]; the hard part has no gradient."""
+        given = rollout.masks, rollout.ideal[:, None], rollout.weight[:, None]
+        return 0.5 * soft_iou(*given) + 0.2 * soft_dice(*given) + 0.3 * hard_iou(*given)
 
 
 class LevelGuard:

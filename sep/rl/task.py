@@ -184,7 +184,9 @@ class PolicyTask:
         maps = self.model.maps(batch.magnitude)  # (B, K, H, T), with gradient
         logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
         old = logits[:, 0].detach()  # the first source is the policy's target
-        old_proposal = self.explore.proposal(old, weight)
+        with torch.no_grad():
+            explore = self.explore.of(self.model, maps, query)
+        old_proposal = explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
         if self.concentration is not None:
             with torch.no_grad():
@@ -193,8 +195,9 @@ class PolicyTask:
         behaviour, hinted = old_proposal, 0.0
         if options.hint:
             behaviour, hinted = self._hinted(slot, old_proposal, batch, weight)
-        action = self.explore.draw(self.policy, behaviour, options.group_size)
-        masks = self.explore.masks(old, self.policy.mean(old_proposal), action)
+        action = explore.draw(self.policy, behaviour, options.group_size)
+        with torch.no_grad():
+            masks = explore.masks(old, self.policy.mean(old_proposal), action)
         advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
         replayed = None
         if options.surrogate or any(getattr(term, "scored", False) for term in self.terms):
@@ -364,7 +367,7 @@ class PolicyTask:
 
     def loss(
         self,
-        maps: Tensor,
+        maps: Any,
         logits: Tensor,
         batch: Batch,
         weight: Tensor,
@@ -378,11 +381,12 @@ class PolicyTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
-        `maps` (B, K, H, T) are the network's; `logits` (B, S, H, T) has a mask for each source, of
-        which the first is the policy's target.
+        `maps` are the network's; `logits` (B, S, H, T) has a mask for each source, of which the
+        first is the policy's target.
         """
         options = self.options
-        proposal = self.explore.proposal(logits[:, 0], weight)
+        explore = self.explore.of(self.model, maps, batch.query[:, 0])
+        proposal = explore.proposal(logits[:, 0], weight)
         log_prob = self.policy.log_prob(proposal, action)
         loss, values = clipped_surrogate(
             log_prob,
@@ -414,7 +418,7 @@ class PolicyTask:
             loss = loss + options.kl_teacher * drift
         if options.pathwise:
             action = self.policy.reparameterised(proposal)
-            masks = self.explore.masks(logits[:, 0], self.policy.mean(proposal), action)
+            masks = explore.masks(logits[:, 0], self.policy.mean(proposal), action)
             reached = self.reward(self.listen(batch, masks))[0].mean()
             values["reward/pathwise"] = reached.detach()
             loss = loss - options.pathwise * reached
@@ -438,7 +442,9 @@ class PolicyTask:
     def _teacher(self, batch: Batch, query: Tensor, weight: Tensor) -> Tensor | None:
         if self.teacher is None:
             return None
-        return self.explore.proposal(self.teacher.logits(batch.magnitude, query), weight)
+        maps = self.teacher.maps(batch.magnitude)
+        logits = self.teacher.combine(maps, query)
+        return self.explore.of(self.teacher, maps, query).proposal(logits, weight)
 
     def validate(self) -> dict[str, float]:
         """Values on the fixed validation mixtures, the held-out judge among them."""

@@ -1,6 +1,7 @@
-"""Several processes under torchrun: data parallel by averaging gradients."""
+"""Several processes under torchrun: data parallel by averaging gradients, or fully sharded."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,8 +36,11 @@ def world() -> int:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Replace every gradient by its mean over the processes, in one message."""
-    if world() == 1:
+    """Replace every gradient by its mean over the processes, in one message.
+
+    A sharded model has the mean already.
+    """
+    if world() == 1 or is_sharded(model):
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
@@ -51,6 +55,47 @@ def share(model: nn.Module) -> None:
     if world() > 1:
         for value in model.state_dict().values():
             dist.broadcast(value, 0)
+
+
+def shard(model: nn.Module, forward: str) -> None:
+    """Spread parameters, gradients and so the optimiser's state over the processes (FSDP2).
+
+    They are gathered when the method `forward` is called, and are there until the backward pass has
+    averaged the gradients, also for other methods. Buffers stay whole in every process.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    model.to(memory_format=torch.contiguous_format)  # FSDP takes no channels_last weights
+    mesh = init_device_mesh(next(model.parameters()).device.type, (world(),))
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    register_fsdp_forward_method(model, forward)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` was applied."""
+    return any(hasattr(p, "full_tensor") for p in model.parameters())
+
+
+def gathered(values: Any) -> Any:
+    """A copy of nested values with sharded tensors whole; every process has to call it."""
+    if isinstance(values, dict):
+        return {name: gathered(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(gathered(value) for value in values)
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach()
+    return values.full_tensor() if hasattr(values, "full_tensor") else values.clone()
+
+
+def scattered(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, sharded as `like` is, if it is."""
+    if not hasattr(like, "full_tensor") or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh, like.placements)
 
 
 def mean(value: Tensor) -> Tensor:

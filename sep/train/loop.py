@@ -56,6 +56,7 @@ def run(
     watch: Callable[[dict[str, float], dict[str, float]], str | None] | None = None,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
+    whole: nn.Module | None = None,
     say=print,
 ) -> dict[str, float]:
     """Train until `steps` steps or `seconds` of training time are done (whichever is set).
@@ -78,6 +79,8 @@ def run(
             None; `best/` then stays what it was at the validation before.
         encoder: query encoder folder copied into the model folders.
         provenance: kept in the model folders' config.
+        whole: where the task's model is sharded, another one like it that is not: gets its weights
+            to be validated and saved.
         say: prints a line.
 
     Returns:
@@ -93,8 +96,7 @@ def run(
     start = _copy(task.model) if blend != 1 else {}
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
-        task.model.load_state_dict(state["model"])
-        task.optimizer.load_state_dict(state["optimizer"])
+        _restore(task, state)
         task.load_extra_state(state["extra"])
         step, spent, best, values = (state[k] for k in ("step", "spent", "best", "values"))
         first = state.get("first", {})
@@ -107,9 +109,11 @@ def run(
 
     def checkpoint() -> None:
         nonlocal best, values, first, reason
+        trained = _copy(task.model)
+        optimizer = distributed.gathered(task.optimizer.state_dict())
         if not main:
             return
-        trained = _copy(task.model)
+        model, task.model = task.model, whole or task.model
         task.model.load_state_dict(_between(start, trained, blend))
         values = task.validate()
         first = first or values
@@ -123,11 +127,12 @@ def run(
             hub.save_pretrained(task.model, folder / "best", encoder, kept)
         log.flush()
         task.model.load_state_dict(trained)
+        task.model = model
         write_state(
             folder / "state.pt",
             {
                 "model": trained,
-                "optimizer": task.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "extra": task.extra_state(),
                 "step": step,
                 "spent": spent,
@@ -175,7 +180,19 @@ def run(
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return distributed.gathered(dict(model.state_dict()))
+
+
+def _restore(task: Task, state: dict[str, Any]) -> None:
+    """Give model and optimiser their saved state, or this process's part of it."""
+    like = task.model.state_dict()
+    whole = {name: distributed.scattered(v, like[name]) for name, v in state["model"].items()}
+    task.model.load_state_dict(whole)
+    moments, parameters = state["optimizer"]["state"], list(task.model.parameters())
+    for index, values in moments.items():
+        for name, value in values.items():
+            values[name] = distributed.scattered(value, parameters[index])
+    task.optimizer.load_state_dict(state["optimizer"])
 
 
 def _between(start: dict[str, Tensor], end: dict[str, Tensor], part: float) -> dict[str, Tensor]:

@@ -47,18 +47,6 @@ def weighted_bce(
     return loss, {"bce": loss.detach(), "mask_mean": mask.mean()}
 
 
-def dice_loss(mask: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - 2 sum u P M / sum u (P + M), the mean over masks.
-
-    Args:
-        mask, target: (B, S, H, T) P and M in [0, 1].
-        weight: (B, H, T) u.
-    """
-    weight = weight[:, None]
-    shared = (weight * mask * target).sum((-2, -1))
-    return (1 - 2 * shared / (weight * (mask + target)).sum((-2, -1)).clamp(min=1e-8)).mean()
-
-
 def si_sdr_loss(
     mask: Tensor, spectrum: Tensor, sources: Tensor, limit_db: float = 30.0
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -86,9 +86,11 @@ class SupervisedTask:
         distributed.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
-        return {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr} | {
-            k: v.item() for k, v in values.items()
-        }
+        return {
+            "loss": loss.item(),
+            "gradient_norm": distributed.gathered(norm).item(),
+            "lr": lr,
+        } | {k: v.item() for k, v in values.items()}
 
     def validate(self) -> dict[str, float]:
         """Values on the fixed validation mixtures."""

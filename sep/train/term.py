@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -18,7 +18,8 @@ class Update:
     Attributes:
         model: the policy's network.
         batch: its mixtures; the first source is the policy's target.
-        maps: (B, K, H, T) of the network (`QueryNet.maps`).
+        maps: what `combine` takes of the network: (B, K, H, T) (`QueryNet.maps`), or more, such as
+            a `sep.prior.Scene`.
         logits: (B, S, H, T) mask logits of every source.
         weight: (B, H, T) importance of the bins.
         masks: (B, G, H, T) drawn in the rollout; advantage: theirs, (B, G) or (B, G, t). None where
@@ -28,7 +29,7 @@ class Update:
 
     model: QueryNet
     batch: Batch
-    maps: Tensor
+    maps: Any
     logits: Tensor
     weight: Tensor
     masks: Tensor | None = None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import sem
 
-from sep.metrics.statistics import bootstrap_interval, paired, summarise
+from sep.metrics.statistics import bootstrap_interval, correlation, paired, summarise
 
 
 def test_mean_error_and_median_by_hand():
@@ -64,3 +64,20 @@ def test_a_pair_with_an_undefined_side_is_left_out():
 def test_pairing_refuses_different_clips():
     with pytest.raises(ValueError, match="same clips"):
         paired([1.0], [1.0, 2.0])
+
+
+def test_correlation_and_line_by_hand():
+    # x deviations -1.5 -.5 .5 1.5, y -1 -1 1 1: Sxx 5, Sxy 4, Syy 4; slope .8, R = 4 / sqrt(20)
+    found = correlation(np.array([0.0, 1, 2, 3]), np.array([1.0, 1, 3, 3]))
+    assert found["slope"] == pytest.approx(0.8) and found["intercept"] == pytest.approx(0.8)
+    assert found["r"] == pytest.approx(4 / math.sqrt(20))
+    # residual sum .8, error of the slope sqrt(.8 / 2 / 5), Student's t of 2 degrees 4.3027
+    assert found["slope_high"] - found["slope"] == pytest.approx(4.3027 * math.sqrt(0.08), rel=1e-4)
+    # Fisher: atanh R +- 1.96 / sqrt(n - 3)
+    assert found["r_high"] == pytest.approx(math.tanh(math.atanh(found["r"]) + 1.96), abs=1e-4)
+
+
+def test_correlation_leaves_out_undefined_pairs_and_says_nothing_of_constants():
+    x, y = np.array([0.0, 1, 2, 3, 4]), np.array([1.0, 1, 3, 3, np.nan])
+    assert correlation(x, y) == correlation(x[:4], y[:4])
+    assert math.isnan(correlation(x[:4], np.ones(4))["r"])

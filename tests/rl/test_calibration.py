@@ -17,7 +17,7 @@ from sep.rl.explore import BinExploration, TileExploration
 from sep.rl.reward import SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train.batch import draw_batch
-from sep.train.losses import bin_weight, dice_loss
+from sep.train.losses import bin_weight
 from sep.train.term import Update
 
 
@@ -66,13 +66,6 @@ def test_the_gradient_is_advantage_times_mask_less_proposal():
     first = -(1.5 * (1 - 0.5) - 0.5 * (0 - 0.5)) / 2 / 2
     second = -(1.5 * (0 - 0.75) - 0.5 * (0 - 0.75)) / 2 / 2
     torch.testing.assert_close(logits.grad.flatten(), torch.tensor([first, second]))
-
-
-def test_dice_loss_of_a_hand_computed_case():
-    mask, target = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
-    # u (3, 1): shared 1.5, sum 3 * 1.5 + 1 = 5.5
-    value = dice_loss(mask, target, torch.tensor([[[3.0, 1.0]]]))
-    assert value.item() == pytest.approx(1 - 3 / 5.5)
 
 
 def test_kappa_grows_with_confidence_and_decision():

@@ -7,6 +7,7 @@ from sep.rl.reward import (
     ClassHit,
     LevelGuard,
     MaskIoU,
+    MaskOverlap,
     Rollout,
     Similarity,
     SiSdrGain,
@@ -113,3 +114,11 @@ def test_a_class_is_hit_where_its_text_is_nearest():
     text = torch.eye(2).flip(0)  # class 0 is the high tone, class 1 the low one
     reward = ClassHit(embed, text)(rollout(LOW + 0.2 * HIGH, HIGH))
     assert reward.tolist() == [[1.0, 0.0]]  # the target is of class 1
+
+
+def test_overlap_is_the_published_blend():
+    # ideal (1, 0), weights 3 and 1: mask (.5, 0) has J 1.5 / 3, Dice 3 / 3.75, hard IoU 0 / 3
+    # and mask (1, .2) has J 3 / 3.2, Dice 6 / 6.04, hard IoU 3 / 3
+    found = MaskOverlap()(rollout(LOW, LOW))
+    second = 0.5 * 3 / 3.2 + 0.2 * 6 / 6.04 + 0.3
+    torch.testing.assert_close(found, torch.tensor([[0.25 + 0.2 * 0.8, second]]))
