@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -19,9 +20,11 @@ from sep import hub
 from sep.device import resolve
 from sep.errors import OptionError
 from sep.program import guarded, say
+from sep.rl.distill import Distillation, freeze_head
 from sep.rl.explore import named
 from sep.rl.reward import ClassHit, LevelGuard, MaskIoU, Similarity, SiSdrGain, WeightedSum
 from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.term import Term
 from sep.train import distributed
 from sep.train.loop import run
 from sep.train.setup import prepare
@@ -44,9 +47,7 @@ def rewards(
         "si_sdr": SiSdrGain,
         "iou": MaskIoU,
         "level": LevelGuard,
-        "class": lambda: ClassHit(
-            embed, encoder.embed_text([f"the sound of {name}" for name in labels])
-        ),
+        "class": lambda: ClassHit.by_text(encoder, labels),
     }
     for name in rl["reward"].keys() - known.keys():
         raise OptionError(f"reward '{name}' is unknown; use {', '.join(known)}, or rl.rewards")
@@ -68,6 +69,13 @@ def rewards(
     return WeightedSum(parts), windows
 
 
+def terms(rl: dict[str, Any], init: str, device: torch.device) -> list[Term]:
+    """What is added to the loss of every update."""
+    if not rl["distill"]["weight"]:
+        return []
+    return [Distillation(hub.from_pretrained(init, device), **rl["distill"])]
+
+
 def tune(cfg: DictConfig) -> None:
     """Build policy, reward and data from the configuration and fine-tune."""
     rl = OmegaConf.to_container(cfg.rl, resolve=True)
@@ -76,6 +84,10 @@ def tune(cfg: DictConfig) -> None:
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     model = hub.from_pretrained(cfg.init, setup.device)
+    if rl.get("network"):
+        model = hub.extend(model, **rl["network"])
+    if rl["freeze_head"]:
+        freeze_head(model, hub.from_pretrained(cfg.init, setup.device), rl["freeze_head"])
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
@@ -89,6 +101,7 @@ def tune(cfg: DictConfig) -> None:
         policy,
         windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
+        terms(rl, cfg.init, setup.device),
     )
     say(
         f"{rl['batch']} mixtures x {policy.group_size} masks a rollout, {policy.inner_epochs} "

@@ -10,6 +10,8 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 # isort: split
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -21,9 +23,11 @@ from sep.device import resolve
 from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.program import guarded, say
+from sep.rl.reward import ClassHit
 from sep.train import distributed
 from sep.train.loop import run
-from sep.train.setup import prepare
+from sep.train.reflection import ReflectionOptions, ReflectiveTask
+from sep.train.setup import TrainingSetup, prepare
 from sep.train.supervised import SupervisedTask
 
 
@@ -35,6 +39,14 @@ def matched_seconds(folder: Path) -> float:
     return seconds
 
 
+def kind_of_task(cfg: DictConfig, setup: TrainingSetup) -> Callable[..., SupervisedTask]:
+    """Supervised training, or with `reflect.pool` that of both passes of a reflective network."""
+    if not cfg.reflect.pool:
+        return SupervisedTask
+    classes = ClassHit.by_text(setup.encoder, setup.sampler.bank.labels)
+    return partial(ReflectiveTask, classes=classes, options=ReflectionOptions(**cfg.reflect))
+
+
 def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
@@ -44,11 +56,13 @@ def train(cfg: DictConfig) -> None:
     setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:
         model = hub.from_pretrained(cfg.init, setup.device)
+        if cfg.network:
+            model = hub.extend(model, **cfg.network)
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
         model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
     distributed.share(model)
-    task = SupervisedTask(
+    task = kind_of_task(cfg, setup)(
         model,
         setup.sampler,
         setup.queries,

@@ -16,7 +16,10 @@ from sep.errors import ModelError
 from sep.model import QueryNet
 
 FORMAT = 1
-KINDS = {"query": "sep.model.QueryNet"}  # of networks: what a model folder's config calls them
+KINDS = {  # of networks: what a model folder's config calls them
+    "query": "sep.model.QueryNet",
+    "reflect": "sep.reflect.ReflectiveNet",
+}
 
 
 def save_pretrained(

@@ -79,7 +79,7 @@ class QueryNet(nn.Module):
             (B, H, T), or (B, Q, H, T) for several queries; float32.
         """
         if query.dim() > 1:
-            return self.combine(self.maps(magnitude), query)
+            return self.logits_from(self.maps(magnitude), magnitude, query)
         frames, x = magnitude.shape[-1], self._input(magnitude)
         with autocast(x.device, self.amp):
             logits = self._folded(x, self.synth_net.scale * self.prompt(query))
@@ -95,15 +95,22 @@ class QueryNet(nn.Module):
         """Queries (..., D) to weights of the maps in (0, 1): (..., K)."""
         return torch.sigmoid(self.frame_net(query * self.query_gain))
 
+    def logits_from(self, maps: Tensor, magnitude: Tensor, query: Tensor) -> Tensor:
+        """`logits` of queries (B, D) or (B, Q, D) where the `maps` of `magnitude` are known."""
+        return self.combine(maps, query)
+
     def combine(self, maps: Tensor, query: Tensor) -> Tensor:
         """Mask logits from `maps` (B, K, H, T) and queries (B, D) or (B, Q, D), as in `logits`."""
-        weight = self.synth_net.scale * self.prompt(query)
+        return self._product(maps, query, self.synth_net)
+
+    def _product(self, maps: Tensor, query: Tensor, head: "_InnerProduct") -> Tensor:
+        weight = head.scale * self.prompt(query)
         several = weight if weight.dim() == 3 else weight[:, None]
         with autocast(maps.device, self.amp):
             logits = torch.bmm(several.to(maps.dtype), maps.flatten(2)).unflatten(
                 -1, maps.shape[-2:]
             )
-        logits = logits.float() + self.synth_net.bias
+        logits = logits.float() + head.bias
         return logits if weight.dim() == 3 else logits[:, 0]
 
     def _input(self, magnitude: Tensor) -> Tensor:

@@ -27,13 +27,22 @@ class UNet(nn.Module):
         self.bn0 = nn.BatchNorm2d(1)
         self.unet_block = _Outermost(channels[0], block, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features."""
-        return self.unet_block(self.bn0(x))
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features.
+
+        `added` (B, width, H / 2, T / 2) joins the output of the first convolution, as if more
+        input channels had been there.
+        """
+        return self.unet_block(self.bn0(x), added)
 
     def penultimate(self, x: Tensor) -> Tensor:
         """The input of the last convolution: (B, 1, H, T) to (B, 2 x width, H, T)."""
         return self.unet_block.before_last(self.bn0(x))
+
+    def way_up(self, levels: int) -> list[nn.Module]:
+        """Convolutions and norms after the upsampling of the outermost `levels` levels."""
+        blocks = [m for m in self.modules() if isinstance(m, _Block)]  # outermost first
+        return [self.last, *(part for block in blocks[: levels - 1] for part in block.model[-2:])]
 
     @property
     def last(self) -> nn.Conv2d:
@@ -59,8 +68,10 @@ class _Outermost(nn.Module):
     def before_last(self, x: Tensor) -> Tensor:
         return self.model[:-1](x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        if added is None:
+            return self.model(x)
+        return self.model[1:](self.model[0](x) + added)
 
 
 class _Block(nn.Module):

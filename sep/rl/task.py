@@ -160,9 +160,8 @@ class PolicyTask:
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
         self.buffer = ReplayBuffer(options.replay_capacity, options.replay_age)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), options.lr, weight_decay=options.weight_decay
-        )
+        learning = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, options.lr, weight_decay=options.weight_decay)
 
     def train_step(self, step: int, progress: float) -> dict[str, float]:
         """One rollout and `inner_epochs` clipped updates."""
@@ -175,7 +174,7 @@ class PolicyTask:
         batch = self._drawn(slot)
         query, weight = batch.query[:, 0], bin_weight(batch.mixture)
         maps = self.model.maps(batch.magnitude)  # (B, K, H, T), with gradient
-        logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
+        logits = self.model.logits_from(maps, batch.magnitude, batch.query)  # (B, S, H, T)
         old = logits[:, 0].detach()  # the first source is the policy's target
         old_proposal = self.explore.proposal(old, weight)
         torch.manual_seed(self.sampler.generator(step).initial_seed())
@@ -196,7 +195,7 @@ class PolicyTask:
         for epoch in range(options.inner_epochs):
             if epoch:
                 maps = self.model.maps(batch.magnitude)
-                logits = self.model.combine(maps, batch.query)
+                logits = self.model.logits_from(maps, batch.magnitude, batch.query)
             loss, parts = self.loss(
                 maps,
                 logits,

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sep.data.bank import MixtureSampler, QueryBank
 from sep.model import QueryNet
 from sep.train import distributed
-from sep.train.batch import draw_batch
+from sep.train.batch import Batch, draw_batch
 from sep.train.losses import separation_loss
 from sep.train.validation import Validation
 
@@ -68,10 +69,7 @@ class SupervisedTask:
         lr = learning_rate(self.lr, progress, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        grid = self.model.spectrogram
-        batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
-        logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
-        loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
+        loss, values = self.loss(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.model)
@@ -80,6 +78,17 @@ class SupervisedTask:
         return {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr} | {
             k: v.item() for k, v in values.items()
         }
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a step minimises, and detached values for the log."""
+        batch = self.drawn(step)
+        logits = self.model.logits(batch.magnitude, batch.query)  # (B, S, H, T)
+        return separation_loss(logits, batch, self.model.spectrogram, self.target, self.si_sdr)
+
+    def drawn(self, step: int) -> Batch:
+        """The mixtures and queries of a step."""
+        grid = self.model.spectrogram
+        return draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
 
     def validate(self) -> dict[str, float]:
         """Values on the fixed validation mixtures."""
