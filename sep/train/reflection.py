@@ -108,17 +108,17 @@ def mistaken(
     label: Tensor,
     iou: float = 0.6,
 ) -> Tensor:
-    """Which masks are bad, and their sound is taken for another class: (B, S) bool.
+    """Which masks are bad, and their sound is taken for another class: (B, Q) bool.
 
     Args:
-        logits: (B, S, H, T), a mask for each source of `batch`.
+        logits: (B, Q, H, T), a mask for each of the first Q sources of `batch`.
         grid: the spectrogram that the masks belong to.
         classes: names the class of a sound.
-        label: (B, S) index of each source's class.
+        label: (B, Q) index of each source's class.
         iou: a mask is bad whose soft IoU with the ideal ratio mask is below this.
     """
     masks = torch.sigmoid(logits)
-    ideal = target_masks(batch.warped, batch.mixture, "ratio")
+    ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, : masks.shape[1]]
     bad = soft_iou(masks, ideal, bin_weight(batch.mixture)[:, None]) < iou
     waves = grid.istft(batch.spectrum[:, None] * grid.unwarp(masks), batch.sources.shape[-1])
     return bad & (classes.nearest(waves, grid.sample_rate) != label.to(bad.device))
