@@ -56,11 +56,11 @@ def train(cfg: DictConfig) -> None:
     setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:
         model = hub.from_pretrained(cfg.init, setup.device)
-        if cfg.network:
-            model = hub.extend(model, **cfg.network)
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
         model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
+    if cfg.network:
+        model = hub.extend(model, **cfg.network)
     distributed.share(model)
     task = kind_of_task(cfg, setup)(
         model,

@@ -14,7 +14,7 @@ class Distillation:
 
     L = ||v - v_T||^2 / K + eta mean_hw u ||phi - phi_T||^2 / K, after the feature distillation of
     AURORA (arXiv 2508.02149), where v = scale * sigmoid(W q) is what a query asks of the K maps phi
-    and u the bin weight, normalised to mean 1.
+    and u the bin weight, normalised to mean 1. Of a network with two passes it sees the first.
 
     Args:
         teacher: the separator to stay near; frozen here.

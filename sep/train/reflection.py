@@ -83,15 +83,17 @@ class ReflectiveTask(SupervisedTask):
     @torch.no_grad()
     def chosen(self, step: int) -> tuple[Batch, Tensor]:
         """The batch of a step, the source that pass 2 is asked for first, and its hard share."""
-        options = self.reflection
+        options, training = self.reflection, self.model.training
         batches = [self.drawn(step * options.pool + k) for k in range(options.pool)]
-        hard = torch.cat([self._mistaken(batch) for batch in batches]).flatten().cpu()
-        index = torch.arange(self.sampler.batch)
+        self.model.eval()  # what is only looked at leaves batch norm alone
+        hard = torch.cat([self._mistaken(batch) for batch in batches]).cpu()  # (n, S)
+        self.model.train(training)
+        count, examples = self.sampler.batch, hard.T.flatten()  # every mixture once, then again
+        index = torch.arange(count)
         if options.hard is not None:
-            index = choose(hard, self.sampler.batch, options.hard)
-        sources = batches[0].query.shape[1]
-        batch = _asked_first(_joined(batches), index // sources, index % sources)
-        return batch, hard[index].float().mean()
+            index = choose(examples, count, options.hard)
+        batch = _asked_first(_joined(batches), index % len(hard), index // len(hard))
+        return batch, examples[index].float().mean()
 
     def _mistaken(self, batch: Batch) -> Tensor:
         logits = self.model.combine(self.model.maps(batch.magnitude), batch.query)

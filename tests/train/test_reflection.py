@@ -118,6 +118,12 @@ def test_the_mixtures_of_a_step_depend_on_seed_and_step_alone(parts):
     assert not torch.equal(first.chosen(6)[0].sources, batch.sources)
 
 
+def test_mixtures_come_as_they_are_drawn_without_a_share(parts):
+    task = make(parts, pool=2, hard=None)
+    batch, _ = task.chosen(3)
+    assert torch.equal(batch.sources, task.drawn(6).sources)
+
+
 def test_pass_2_learns_more_than_pass_1_knows(parts):
     task = make(parts, first=0.0, keep=0.1, pool=2, hard=0.5)
     values = [task.train_step(step, 0.3) for step in range(40)]
