@@ -20,6 +20,7 @@ from sep import hub
 from sep.device import resolve
 from sep.errors import OptionError
 from sep.program import guarded, say
+from sep.rl.distill import Distillation, freeze_head
 from sep.rl.explore import named
 from sep.rl.hacking import Watch
 from sep.rl.reward import (
@@ -57,9 +58,7 @@ def rewards(
         "iou": MaskIoU,
         "overlap": MaskOverlap,
         "level": LevelGuard,
-        "class": lambda: ClassHit(
-            embed, encoder.embed_text([f"the sound of {name}" for name in labels])
-        ),
+        "class": lambda: ClassHit.by_text(encoder, labels),
     }
     for name in rl["reward"].keys() - known.keys():
         raise OptionError(f"reward '{name}' is unknown; use {', '.join(known)}, or rl.rewards")
@@ -92,11 +91,16 @@ def tune(cfg: DictConfig) -> None:
     model = hub.from_pretrained(cfg.init, setup.device)
     if rl.get("network"):
         model = hub.extend(model, **rl["network"])
+    if rl["freeze_head"]:
+        freeze_head(model, hub.from_pretrained(cfg.init, setup.device), rl["freeze_head"])
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
     bank, embed_text = setup.sampler.bank, setup.encoder.embed_text
     terms, concentration = mechanisms(rl, model, bank, embed_text, reward)
+    terms += heatmap_loss(model, rl["prior"], cfg.target)
+    if rl["distill"]["weight"]:
+        terms.append(Distillation(hub.from_pretrained(cfg.init, setup.device), **rl["distill"]))
     task = PolicyTask(
         model,
         setup.sampler,
@@ -107,7 +111,7 @@ def tune(cfg: DictConfig) -> None:
         policy,
         windows if policy.windowed else None,
         hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
-        [*terms, *heatmap_loss(model, rl.get("prior"), cfg.target)],
+        terms,
         concentration,
     )
     say(

@@ -11,6 +11,8 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import copy
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -22,11 +24,13 @@ from sep.device import resolve
 from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.program import guarded, say
+from sep.rl.reward import ClassHit
 from sep.rl.videoseg import mechanisms
 from sep.train import distributed
 from sep.train.heatmap import heatmap_loss
 from sep.train.loop import run
-from sep.train.setup import prepare
+from sep.train.reflection import ReflectionOptions, ReflectiveTask
+from sep.train.setup import TrainingSetup, prepare
 from sep.train.supervised import SupervisedTask
 
 
@@ -36,6 +40,14 @@ def matched_seconds(folder: Path) -> float:
     if not seconds > 0:
         raise ModelError(f"{folder / 'last'}: holds no training time to match")
     return seconds
+
+
+def kind_of_task(cfg: DictConfig, setup: TrainingSetup) -> Callable[..., SupervisedTask]:
+    """Supervised training, or with `reflect.pool` that of both passes of a reflective network."""
+    if not cfg.reflect.pool:
+        return SupervisedTask
+    classes = ClassHit.by_text(setup.encoder, setup.sampler.bank.labels)
+    return partial(ReflectiveTask, classes=classes, options=ReflectionOptions(**cfg.reflect))
 
 
 def train(cfg: DictConfig) -> None:
@@ -54,12 +66,13 @@ def train(cfg: DictConfig) -> None:
         model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     settings = {"trace": cfg.trace, "turns": cfg.turns}
     terms, _ = mechanisms(settings, model, setup.sampler.bank, setup.encoder.embed_text)
+    terms += heatmap_loss(model, cfg.prior, cfg.target)
     distributed.share(model)
     whole = None
     if cfg.shard and distributed.world() > 1:
         whole = copy.deepcopy(model)
         distributed.shard(model, "maps")
-    task = SupervisedTask(
+    task = kind_of_task(cfg, setup)(
         model,
         setup.sampler,
         setup.queries,
@@ -73,7 +86,7 @@ def train(cfg: DictConfig) -> None:
         negative=cfg.negative,
         grad_clip=cfg.grad_clip,
         train_norm=not cfg.init,
-        terms=[*terms, *heatmap_loss(model, cfg.prior, cfg.target)],
+        terms=terms,
     )
     size = sum(p.numel() for p in model.parameters()) / 1e6
     bank = setup.sampler.bank

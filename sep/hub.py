@@ -22,6 +22,7 @@ KINDS = {  # of networks: what a model folder's config calls them
     "trace": "sep.tracenet.TraceNet",
     "turns": "sep.turns.TurnNet",
     "prior": "sep.prior.PriorNet",
+    "reflect": "sep.reflect.ReflectiveNet",
 }
 
 

@@ -95,15 +95,22 @@ class QueryNet(nn.Module):
         """Queries (..., D) to weights of the maps in (0, 1): (..., K)."""
         return torch.sigmoid(self.frame_net(query * self.query_gain))
 
+    def base(self, maps: Any) -> Tensor:
+        """The U-Net's own maps (B, K, H, T) in what `maps` gave, which subclasses add to."""
+        return maps[:, : self.config["mask_channels"]]
+
     def combine(self, maps: Tensor, query: Tensor) -> Tensor:
         """Mask logits from `maps` (B, K, H, T) and queries (B, D) or (B, Q, D), as in `logits`."""
-        weight = self.synth_net.scale * self.prompt(query)
+        return self._product(maps, query, self.synth_net)
+
+    def _product(self, maps: Tensor, query: Tensor, head: "_InnerProduct") -> Tensor:
+        weight = head.scale * self.prompt(query)
         several = weight if weight.dim() == 3 else weight[:, None]
         with autocast(maps.device, self.amp):
             logits = torch.bmm(several.to(maps.dtype), maps.flatten(2)).unflatten(
                 -1, maps.shape[-2:]
             )
-        logits = logits.float() + self.synth_net.bias
+        logits = logits.float() + head.bias
         return logits if weight.dim() == 3 else logits[:, 0]
 
     def _input(self, magnitude: Tensor) -> Tensor:

@@ -115,6 +115,10 @@ class PriorNet(QueryNet):
         columns = -(-frames // self.stride)
         return Scene(maps.float()[..., :frames], keys.float()[..., :columns], tokens.float())
 
+    def base(self, maps: Scene) -> Tensor:
+        """As in `QueryNet.base`."""
+        return maps.maps
+
     def combine(self, maps: Scene, query: Tensor) -> Tensor:
         """Mask logits (B, H, T) or (B, Q, H, T) from a scene and queries (B, D) or (B, Q, D)."""
         several = query if query.dim() == 3 else query[:, None]

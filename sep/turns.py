@@ -95,11 +95,11 @@ class TurnNet(TraceNet):
 
     def trace(self, maps: Tensor, query: Tensor) -> Trace:
         """As in `TraceNet.trace`."""
-        return super().trace(self._base(maps), query)
+        return super().trace(self.base(maps), query)
 
     def confidence(self, maps: Tensor, query: Tensor, logits: Tensor) -> Tensor:
         """As in `ConfidentNet.confidence`."""
-        return super().confidence(self._base(maps), query, logits)
+        return super().confidence(self.base(maps), query, logits)
 
     def combine(self, maps: Tensor, query: Tensor, trace: Trace | None = None) -> Tensor:
         """Mask logits of the last look, decisions by the largest probability."""
@@ -116,7 +116,7 @@ class TurnNet(TraceNet):
             sample: draw the decisions instead of taking the likeliest.
             trace: in the place of the heads' own.
         """
-        base, fine = self._base(maps), maps[:, len(self.synth_net.scale) :]
+        base, fine = self.base(maps), maps[:, len(self.synth_net.scale) :]
         trace = trace or super().trace(base, query)
         logits = super().combine(base, query, trace)
         prompt = self.prompt(query)
@@ -147,9 +147,6 @@ class TurnNet(TraceNet):
             turns=1 + (took[..., 1] > 0).sum(2),
             log_prob=log_prob,
         )
-
-    def _base(self, maps: Tensor) -> Tensor:
-        return maps[:, : len(self.synth_net.scale)]
 
     def _decide(
         self, fine: Tensor, logits: Tensor, when: Tensor, visited: Tensor

@@ -28,9 +28,13 @@ class UNet(nn.Module):
         self.bn0 = nn.BatchNorm2d(1)
         self.unet_block = _Outermost(channels[0], block, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features."""
-        return self.unet_block(self.bn0(x))
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Map (B, 1, H, T) log magnitudes to (B, K, H, T) features.
+
+        `added` (B, width, H / 2, T / 2) joins the output of the first convolution, as if more
+        input channels had been there.
+        """
+        return self.unet_block(self.bn0(x), added)
 
     def sites(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The output, and what the decoder sees on its way from the bottleneck outwards.
@@ -40,11 +44,16 @@ class UNet(nn.Module):
             smaller by 2**(levels - i), so that the bottleneck comes first.
         """
         kept: list[Tensor] = []
-        return self.unet_block(self.bn0(x), kept), kept
+        return self.unet_block(self.bn0(x), kept=kept), kept
 
     def penultimate(self, x: Tensor) -> Tensor:
         """The input of the last convolution: (B, 1, H, T) to (B, 2 x width, H, T)."""
         return self.unet_block.before_last(self.bn0(x))
+
+    def way_up(self, levels: int) -> list[nn.Module]:
+        """Convolutions and norms after the upsampling of the outermost `levels` levels."""
+        blocks = [m for m in self.modules() if isinstance(m, _Block)]  # outermost first
+        return [self.last, *(part for block in blocks[: levels - 1] for part in block.model[-2:])]
 
     @property
     def last(self) -> nn.Conv2d:
@@ -70,8 +79,11 @@ class _Outermost(nn.Module):
     def before_last(self, x: Tensor) -> Tensor:
         return self.model[:-1](x)
 
-    def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
-        return _through(self.model, x, kept)
+    def forward(
+        self, x: Tensor, added: Tensor | None = None, kept: list[Tensor] | None = None
+    ) -> Tensor:
+        x = self.model[0](x)
+        return _through(self.model[1:], x if added is None else x + added, kept)
 
 
 class _Block(nn.Module):

@@ -169,12 +169,21 @@ class ClassHit:
     def __init__(self, embed: Callable[[Tensor, int], Tensor], text: Tensor):
         self.similarity, self.text = Similarity(embed), text
 
+    @classmethod
+    def by_text(cls, encoder, labels: list[str]) -> "ClassHit":
+        """The classes called `labels`, named by an encoder of text and audio."""
+        text = encoder.embed_text([f"the sound of {name}" for name in labels])
+        return cls(encoder.embed_audio, text)
+
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G), 0 or 1."""
-        vectors = self.similarity.vectors(rollout.estimates, rollout.sample_rate)
-        nearest = (vectors @ self.text.T).argmax(-1)
+        nearest = self.nearest(rollout.estimates, rollout.sample_rate)
         return (nearest == rollout.label[:, None].to(nearest.device)).float()
+
+    def nearest(self, waves: Tensor, sample_rate: int) -> Tensor:
+        """Index of the nearest class (B, G) of waveforms (B, G, N)."""
+        return (self.similarity.vectors(waves, sample_rate) @ self.text.T).argmax(-1)
 
 
 class WeightedSum:

@@ -167,9 +167,8 @@ class PolicyTask:
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
         self.buffer = ReplayBuffer(options.replay_capacity, options.replay_age)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), options.lr, weight_decay=options.weight_decay
-        )
+        learning = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, options.lr, weight_decay=options.weight_decay)
 
     def train_step(self, step: int, progress: float) -> dict[str, float]:
         """One rollout and `inner_epochs` clipped updates."""

@@ -32,6 +32,21 @@ class Batch:
     query: Tensor
     clip: Tensor
 
+    @classmethod
+    def of(cls, sources: Tensor, query: Tensor, clip: Tensor, spectrogram: Spectrogram) -> "Batch":
+        """The batch of these sources (B, S, N), queries (B, S, D) and clips (B, S)."""
+        spectra = spectrogram.stft(sources)  # (B, S, F, T); the STFT of the sum is the sum
+        spectrum = spectra.sum(1)
+        return cls(
+            sources=sources,
+            spectra=spectra,
+            spectrum=spectrum,
+            warped=spectrogram.warp(spectra.abs()),
+            mixture=spectrogram.warp(spectrum.abs()),
+            query=query,
+            clip=clip,
+        )
+
     @property
     def magnitude(self) -> Tensor:
         """(B, F, T) mixture magnitude."""
@@ -63,14 +78,4 @@ def draw_batch(
         used = torch.rand(clip.shape, generator=generator) < negative
         turned = subtract(query, query.roll(1, dims=1))
         query = torch.where(used[..., None].to(query.device), turned, query)
-    spectra = spectrogram.stft(sources)  # (B, S, F, T); the STFT of the sum is the sum
-    spectrum = spectra.sum(1)
-    return Batch(
-        sources=sources,
-        spectra=spectra,
-        spectrum=spectrum,
-        warped=spectrogram.warp(spectra.abs()),
-        mixture=spectrogram.warp(spectrum.abs()),
-        query=query,
-        clip=clip,
-    )
+    return Batch.of(sources, query, clip, spectrogram)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sep.data.bank import MixtureSampler, QueryBank
 from sep.model import QueryNet
 from sep.train import distributed
-from sep.train.batch import draw_batch
+from sep.train.batch import Batch, draw_batch
 from sep.train.losses import bin_weight, separation_loss
 from sep.train.term import Term, Update
 from sep.train.validation import Validation
@@ -72,15 +73,7 @@ class SupervisedTask:
         lr = learning_rate(self.lr, progress, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        grid = self.model.spectrogram
-        batch = draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
-        maps = self.model.maps(batch.magnitude)
-        logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
-        loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
-        for term in self.terms:
-            update = Update(self.model, batch, maps, logits, bin_weight(batch.mixture))
-            part, measured = term(update)
-            loss, values = loss + part, values | measured
+        loss, values = self.loss(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.model)
@@ -91,6 +84,24 @@ class SupervisedTask:
             "gradient_norm": distributed.gathered(norm).item(),
             "lr": lr,
         } | {k: v.item() for k, v in values.items()}
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a step minimises, and detached values for the log."""
+        batch, grid = self.drawn(step), self.model.spectrogram
+        maps = self.model.maps(batch.magnitude)
+        logits = self.model.combine(maps, batch.query)  # (B, S, H, T)
+        loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
+        for term in self.terms:
+            part, measured = term(
+                Update(self.model, batch, maps, logits, bin_weight(batch.mixture))
+            )
+            loss, values = loss + part, values | measured
+        return loss, values
+
+    def drawn(self, step: int) -> Batch:
+        """The mixtures and queries of a step."""
+        grid = self.model.spectrogram
+        return draw_batch(self.sampler, self.queries, grid, step, self.mixed, self.negative)
 
     def validate(self) -> dict[str, float]:
         """Values on the fixed validation mixtures."""

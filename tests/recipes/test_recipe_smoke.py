@@ -67,6 +67,32 @@ def data_of(exp: Path) -> str:
     return str(next((exp.parents[1] / "data").glob("sounds-*")))
 
 
+def second_pass(exp: Path) -> None:
+    """The three stages of AURORA: reflective training, RL on the second pass, what it is worth."""
+    reflective = ["train.py", "out=reflective", "init=exp/main/supervised/best", "batch=2"]
+    reflective += ["network={kind: reflect}", "reflect.pool=2"]
+    tuned = ["rl.py", "rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
+    few = ["steps=1", "valid_mixtures=2"]
+    for program, *options in (
+        [*reflective, *few],
+        [*tuned, "rl.freeze_head=1", *few],
+        ["reflect.py", "model=exp/main/aurora/best"],
+    ):
+        command = [sys.executable, ROOT / "recipes" / program, "data=" + data_of(exp), *options]
+        done = subprocess.run(
+            command, cwd=exp.parents[1], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "| hard |" in done.stdout and "| easy |" in done.stdout
+    assert "train/reflect/kept" in (exp / "reflective" / "log.csv").read_text()
+    assert "train/distill/cka" in (exp / "aurora" / "log.csv").read_text()
+    config = json.loads((exp / "aurora" / "best" / "config.json").read_text())
+    assert config["kind"] == "reflect"
+    assert {p.name for p in (exp / "reflect").iterdir()} == {
+        "table.md", "summary.json", "per_clip.csv"
+    }  # fmt: skip
+
+
 def test_recipe_runs_from_recordings_to_scores(recipe):
     done = call(recipe)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -128,6 +154,7 @@ def test_recipe_runs_from_recordings_to_scores(recipe):
         assert done.returncode == 0, done.stderr[-2000:]
     written = {p.name for p in (exp / "trace" / "looks").iterdir()}
     assert written == {"summary.json", "mix0000.json", "mix0000.png"}
+    second_pass(exp)
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout
