@@ -33,9 +33,10 @@ def make_sounds(root: Path) -> None:
     Image.new("RGB", (64, 64), "green").save(root / "bird" / "bird.png")
 
 
-@pytest.fixture
-def recipe(tmp_path):
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
     """A copy of the recipe's scripts beside links to the programs, so that egs/ stays untouched."""
+    tmp_path = tmp_path_factory.mktemp("recipe")
     (tmp_path / "egs").mkdir()
     shutil.copytree(
         ROOT / "egs" / "mini_sounds",
@@ -62,27 +63,112 @@ def call(recipe, *arguments):
     )  # fmt: skip
 
 
-def data_of(exp: Path) -> str:
-    """The data directory that a run of `--sounds` made."""
-    return str(next((exp.parents[1] / "data").glob("sounds-*")))
+@pytest.fixture(scope="module")
+def finished(recipe):
+    """A whole run: what it said, and its experiment folder."""
+    done = call(recipe)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done, recipe / "egs/mini_sounds/exp/main"
 
 
-def second_pass(exp: Path) -> None:
-    """The three stages of AURORA: reflective training, RL on the second pass, what it is worth."""
-    reflective = ["train.py", "out=reflective", "init=exp/main/supervised/best", "batch=2"]
-    reflective += ["network={kind: reflect}", "reflect.pool=2"]
-    tuned = ["rl.py", "rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
-    few = ["steps=1", "valid_mixtures=2"]
-    for program, *options in (
-        [*reflective, *few],
-        [*tuned, "rl.freeze_head=1", *few],
-        ["reflect.py", "model=exp/main/aurora/best"],
+def program(exp: Path, name: str, *options: str):
+    """Run a program of recipes/ on the data of the finished run."""
+    data = next((exp.parents[1] / "data").glob("sounds-*"))
+    command = [sys.executable, ROOT / "recipes" / name, f"data={data}", *options]
+    return subprocess.run(command, cwd=exp.parents[1], capture_output=True, text=True, check=False)
+
+
+def succeed(exp: Path, name: str, *options: str):
+    done = program(exp, name, *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def test_recipe_runs_from_recordings_to_scores(finished):
+    done, exp = finished
+    assert "broken.wav: not a readable recording" in done.stdout
+    assert "SI-SDR" in done.stdout and "separated sounds" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sorted(p.name for p in (exp / ".done").iterdir()) == list("234567")
+    for system in ("supervised", "control", "rl"):
+        for name in ("config.json", "model.safetensors"):
+            assert (exp / system / "best" / name).is_file()
+        waves = sorted((exp / "separated" / system).glob("*.wav"))
+        assert len(waves) == 4
+        for wave in waves:
+            assert soundfile.info(wave).frames == 65_535
+    for name in ("per_clip.csv", "summary.json", "table.md"):
+        assert (exp / "scores" / name).stat().st_size > 0
+
+
+def test_finished_stages_are_skipped(recipe, finished):
+    again = call(recipe)
+    assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
+    assert "SI-SDR" in again.stdout
+
+
+def test_encoders_are_assessed(finished):
+    _, exp = finished
+    done = succeed(exp, "assess.py", "mixtures=8")
+    assert "image-text R@5" in done.stdout and "| monotone |" in done.stdout
+    assert {p.name for p in (exp / "assess").iterdir()} == {"table.md", "assess.csv", "snr.png"}
+
+
+def test_rl_takes_rewards_of_ones_own_and_names_what_it_does_not_know(finished):
+    _, exp = finished
+    tune = ["rl.py", "rl=debug", "steps=1", "out=own", "valid_mixtures=2"]
+    tune += ["rl.options.tas=event", "rl.explore=copula"]
+    succeed(exp, *tune, "rl.rewards={mine: {_target_: sep.rl.reward.MaskIoU, weight: 0.5}}")
+    assert "train/reward/mine" in (exp / "own" / "log.csv").read_text()
+    for wrong, said in (
+        ("rl.rewards={mine: {_target_: sep.rl.reward.Nothing}}", "rl.rewards.mine"),
+        ("+rl.reward.applause=1", "reward 'applause' is unknown"),
+        ("rl.explore=pixel", "explore 'pixel' is unknown"),
     ):
-        command = [sys.executable, ROOT / "recipes" / program, "data=" + data_of(exp), *options]
-        done = subprocess.run(
-            command, cwd=exp.parents[1], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        done = program(exp, *tune, wrong)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_ablation_is_run_once_and_written_as_a_page(finished):
+    _, exp = finished
+    sweep = ["ablate.py", "masks=8", "rows=[base,BCE alone]", "seeds=[0]", "valid_mixtures=2"]
+    sweep += ["points=1", "common=[rl.batch=2]", "control=[batch=2]", "shortest_s=1"]
+    succeed(exp, *sweep, "results=ABLATION.md")
+    assert (exp / "ablation" / "table.md").is_file() and (exp / "ablation" / "trade.png").is_file()
+    assert "- BCE alone: `rl=bce`" in (exp.parents[1] / "ABLATION.md").read_text()
+    trained = {p: p.stat().st_mtime for p in (exp / "ablation").rglob("model.safetensors")}
+    succeed(exp, *sweep)
+    assert all(path.stat().st_mtime == time for path, time in trained.items())
+    done = program(exp, *sweep, "rows=[tea]")
+    assert done.returncode == 1 and "row 'tea' is unknown; use base" in done.stderr
+
+
+def test_a_network_that_looks_again_leaves_traces(finished):
+    _, exp = finished
+    succeed(exp, "rl.py", "rl=videoseg", "steps=1", "out=looks", "valid_mixtures=2", "rl.batch=2")
+    succeed(exp, "trace.py", "systems=[looks]", "mixtures=4", "examples=1")
+    written = {p.name for p in (exp / "trace" / "looks").iterdir()}
+    assert written == {"summary.json", "mix0000.json", "mix0000.png"}
+
+
+def test_a_heat_map_is_trained_and_acted_in(finished):
+    _, exp = finished
+    few = ["steps=1", "valid_mixtures=2"]
+    prior = ["out=prior", "init=exp/main/supervised/best", "batch=2", "network={kind: prior}"]
+    succeed(exp, "train.py", *prior, "prior={weight: 0.3}", *few)
+    acting = ["rl=coprs", "out=coprs", "init=exp/main/prior/best", "rl.batch=2"]
+    succeed(exp, "rl.py", *acting, *few)
+    assert "train/prior/iou" in (exp / "coprs" / "log.csv").read_text()
+
+
+def test_a_second_pass_is_trained_tuned_and_measured(finished):
+    _, exp = finished
+    few = ["steps=1", "valid_mixtures=2"]
+    reflective = ["out=reflective", "init=exp/main/supervised/best", "batch=2"]
+    succeed(exp, "train.py", *reflective, "network={kind: reflect}", "reflect.pool=2", *few)
+    tuned = ["rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
+    succeed(exp, "rl.py", *tuned, "rl.freeze_head=1", *few)
+    done = succeed(exp, "reflect.py", "model=exp/main/aurora/best")
     assert "| hard |" in done.stdout and "| easy |" in done.stdout
     assert "train/reflect/kept" in (exp / "reflective" / "log.csv").read_text()
     assert "train/distill/cka" in (exp / "aurora" / "log.csv").read_text()
@@ -91,70 +177,3 @@ def second_pass(exp: Path) -> None:
     assert {p.name for p in (exp / "reflect").iterdir()} == {
         "table.md", "summary.json", "per_clip.csv"
     }  # fmt: skip
-
-
-def test_recipe_runs_from_recordings_to_scores(recipe):
-    done = call(recipe)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "broken.wav: not a readable recording" in done.stdout
-    assert "SI-SDR" in done.stdout and "separated sounds" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    exp = recipe / "egs/mini_sounds/exp/main"
-    assert sorted(p.name for p in (exp / ".done").iterdir()) == list("234567")
-    for system in ("supervised", "control", "rl"):
-        for name in ("config.json", "model.safetensors"):
-            assert (exp / system / "best" / name).is_file()
-        config = json.loads((exp / system / "best" / "config.json").read_text())
-        assert config
-        waves = sorted((exp / "separated" / system).glob("*.wav"))
-        assert len(waves) == 4
-        for wave in waves:
-            assert soundfile.info(wave).frames == 65_535
-    for name in ("per_clip.csv", "summary.json", "table.md"):
-        assert (exp / "scores" / name).stat().st_size > 0
-    program = [sys.executable, recipe / "recipes/assess.py", "data=" + data_of(exp), "mixtures=8"]
-    done = subprocess.run(program, cwd=exp.parents[1], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "image-text R@5" in done.stdout and "| monotone |" in done.stdout
-    assert {p.name for p in (exp / "assess").iterdir()} == {"table.md", "assess.csv", "snr.png"}
-    tune = [sys.executable, recipe / "recipes/rl.py", "data=" + data_of(exp), "rl=debug", "steps=1"]
-    tune += ["out=own", "valid_mixtures=2", "rl.options.tas=event", "rl.explore=copula"]
-    mine = "rl.rewards={mine: {_target_: sep.rl.reward.MaskIoU, weight: 0.5}}"
-    done = subprocess.run(
-        [*tune, mine], cwd=exp.parents[1], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "train/reward/mine" in (exp / "own" / "log.csv").read_text()
-    for wrong, said in (
-        ("rl.rewards={mine: {_target_: sep.rl.reward.Nothing}}", "rl.rewards.mine"),
-        ("+rl.reward.applause=1", "reward 'applause' is unknown"),
-        ("rl.explore=pixel", "explore 'pixel' is unknown"),
-    ):
-        done = subprocess.run(
-            [*tune, wrong], cwd=exp.parents[1], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
-    sweep = [sys.executable, recipe / "recipes/ablate.py", "data=" + data_of(exp), "masks=8"]
-    sweep += ["rows=[base,BCE alone]", "seeds=[0]", "valid_mixtures=2", "points=1"]
-    sweep += ["common=[rl.batch=2]", "control=[batch=2]", "results=ABLATION.md", "shortest_s=1"]
-    done = subprocess.run(sweep, cwd=exp.parents[1], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (exp / "ablation" / "table.md").is_file() and (exp / "ablation" / "trade.png").is_file()
-    assert "- BCE alone: `rl=bce`" in (exp.parents[1] / "ABLATION.md").read_text()
-    trained = {p: p.stat().st_mtime for p in (exp / "ablation").rglob("model.safetensors")}
-    done = subprocess.run(sweep, cwd=exp.parents[1], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and all(p.stat().st_mtime == t for p, t in trained.items())
-    looks = [sys.executable, recipe / "recipes/rl.py", "data=" + data_of(exp), "rl=videoseg"]
-    looks += ["steps=1", "out=looks", "valid_mixtures=2", "rl.batch=2"]
-    show = [sys.executable, recipe / "recipes/trace.py", "data=" + data_of(exp), "systems=[looks]"]
-    for program in (looks, [*show, "mixtures=4", "examples=1"]):
-        done = subprocess.run(
-            program, cwd=exp.parents[1], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    written = {p.name for p in (exp / "trace" / "looks").iterdir()}
-    assert written == {"summary.json", "mix0000.json", "mix0000.png"}
-    second_pass(exp)
-    again = call(recipe)
-    assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
-    assert "SI-SDR" in again.stdout
