@@ -60,7 +60,7 @@ def _looks(model: TraceNet, maps: Tensor, query: Tensor, frame_s: float) -> list
     episode = model.play(maps, query)
     cell_s = maps.shape[-1] * frame_s / model.cells
     stops = [*_rounded(episode.stop[0, 0]), None]
-    taken = [None, *(pair for pair in episode.interval[0, 0].tolist())]
+    taken = [None, *episode.interval[0, 0].tolist()]
     return [
         {"interval_s": pair and [pair[0] * cell_s, pair[1] * cell_s], "stop": stop}
         for pair, stop in list(zip(taken, stops, strict=True))[: int(episode.turns)]

@@ -18,10 +18,15 @@ def expected_error(mask: Tensor, truth: Tensor, weight: Tensor, bins: int = 10) 
     Returns:
         A number in [0, 1]; 0 where the weight is 0 everywhere.
     """
+    return _gaps(mask, truth, weight, bins).abs().sum()
+
+
+def _gaps(mask: Tensor, truth: Tensor, weight: Tensor, bins: int) -> Tensor:
+    """Sums of P - truth in each range of P (bins,), for a total weight of 1."""
     index = (mask * bins).long().clamp(max=bins - 1).flatten()
     gap = torch.zeros(bins, dtype=torch.float64, device=mask.device)
     gap.index_add_(0, index, (weight * (mask - truth)).double().flatten())
-    return gap.abs().sum() / weight.double().sum().clamp(min=1e-12)
+    return gap / weight.double().sum().clamp(min=1e-12)
 
 
 def brier(mask: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -44,13 +49,18 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 class Reliability:
-    """Reliability of a set of clips, collected clip by clip.
+    """Reliability of a set of clips, collected clip by clip; each counts as much as any other.
 
-    Confidence of a clip is the mean of |2 P - 1| over its bins, weighted by energy.
+    Confidence of a clip is the mean of |2 P - 1| over its bins, weighted by energy. The calibration
+    error is that of the bins of all clips together.
+
+    Args:
+        bins: ranges of P of the calibration error.
     """
 
-    def __init__(self):
-        self._error: list[float] = []
+    def __init__(self, bins: int = 10):
+        self.bins = bins
+        self._gaps: list[Tensor] = []
         self._brier: list[float] = []
         self._confidence: list[float] = []
         self._quality: list[float] = []
@@ -66,15 +76,17 @@ class Reliability:
             return
         truth, energy = (target > 0.5 * magnitude).to(mask), magnitude.square()
         total = energy.sum().clamp(min=1e-12)
-        self._error.append(float(expected_error(mask, truth, energy)))
+        self._gaps.append(_gaps(mask, truth, energy, self.bins).cpu())
         self._brier.append(float(brier(mask, truth, energy)))
         self._confidence.append(float(((2 * mask - 1).abs() * energy).sum() / total))
         self._quality.append(quality)
 
     def summary(self) -> dict[str, float]:
-        """Means over the clips of `ece`, `brier` and `confidence`, and `spearman` with quality."""
-        columns = {"ece": self._error, "brier": self._brier, "confidence": self._confidence}
+        """`ece`, means of `brier` and `confidence`, and `spearman` of confidence and quality."""
+        columns = {"brier": self._brier, "confidence": self._confidence}
         values = {name: float(torch.tensor(column).mean()) for name, column in columns.items()}
+        error = torch.stack(self._gaps).mean(0).abs().sum() if self._gaps else float("nan")
+        values = {"ece": float(error)} | values
         pair = torch.tensor(self._confidence), torch.tensor(self._quality)
         enough = len(self._quality) > 1
         return values | {"spearman": spearman(*pair) if enough else float("nan")}

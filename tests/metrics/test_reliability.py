@@ -49,6 +49,6 @@ def test_clips_are_collected_one_by_one():
     summary = reliability.summary()
     assert summary["confidence"] == pytest.approx((0.8 * 4 / 5 + 0) / 2)
     assert summary["brier"] == pytest.approx(((4 * 0.01 + 0.25) / 5 + 0.25) / 2)
-    # first clip: gaps of ranges .9 and .5 are (4 * .1 + 1 * .5) / 5; second: |.5 * 5 - 4| / 5
-    assert summary["ece"] == pytest.approx(((0.4 + 0.5) / 5 + 1.5 / 5) / 2)
+    # range .9: 4 * (.9 - 1) / 5 of the first clip; range .5: .5 / 5 and (4 * (.5 - 1) + .5) / 5
+    assert summary["ece"] == pytest.approx((0.08 + abs(0.1 - 0.3)) / 2)
     assert summary["spearman"] == pytest.approx(1)
