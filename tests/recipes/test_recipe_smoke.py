@@ -76,7 +76,7 @@ def second_pass(exp: Path) -> None:
     for program, *options in (
         [*reflective, *few],
         [*tuned, "rl.freeze_head=1", *few],
-        ["reflect.py", "model=exp/main/aurora/best"],
+        ["reflect.py", "separator=exp/main/aurora/best"],
     ):
         command = [sys.executable, ROOT / "recipes" / program, "data=" + data_of(exp), *options]
         done = subprocess.run(
