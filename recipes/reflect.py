@@ -33,9 +33,9 @@ def reflect(cfg: DictConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     exp, device = Path(cfg.exp), resolve(cfg.device)
-    model = hub.from_pretrained(cfg.model, device)
+    model = hub.from_pretrained(cfg.separator, device)
     if not isinstance(model, ReflectiveNet):
-        raise OptionError(f"{cfg.model}: has one pass; train it with network={{kind: reflect}}")
+        raise OptionError(f"{cfg.separator}: has one pass; train it with network={{kind: reflect}}")
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
     query, has = clips.queries(cfg.query)
     if not has.any():

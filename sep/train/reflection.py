@@ -33,7 +33,7 @@ class ReflectionOptions:
     hard: float | None = 0.3
     iou: float = 0.6
     first: float = 1.0
-    keep: float = 1.0
+    keep: float = 0.1
     worse: float = 1.0
 
     def __post_init__(self):

@@ -168,7 +168,7 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
     succeed(exp, "train.py", *reflective, "network={kind: reflect}", "reflect.pool=2", *few)
     tuned = ["rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
     succeed(exp, "rl.py", *tuned, "rl.freeze_head=1", *few)
-    done = succeed(exp, "reflect.py", "model=exp/main/aurora/best")
+    done = succeed(exp, "reflect.py", "separator=exp/main/aurora/best")
     assert "| hard |" in done.stdout and "| easy |" in done.stdout
     assert "train/reflect/kept" in (exp / "reflective" / "log.csv").read_text()
     assert "train/distill/cka" in (exp / "aurora" / "log.csv").read_text()
