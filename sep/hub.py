@@ -137,11 +137,14 @@ def extend(model: QueryNet, kind: str, **options: Any) -> QueryNet:
         kind: one of `KINDS`; options: what it takes beside the arguments of `model`.
 
     Raises:
-        ModelError: an unknown kind, or one that has no place for weights of `model`.
+        ModelError: an unknown kind or option, or no place for weights of `model`.
     """
     if model.kind == kind:
         return model
-    larger = network(kind)(**model.config, **options)
+    try:
+        larger = network(kind)(**model.config, **options)
+    except TypeError as error:
+        raise ModelError(f"network {kind}: {error}") from None
     odd = larger.load_state_dict(model.state_dict(), strict=False).unexpected_keys
     if odd:
         raise ModelError(f"a {model.kind} network cannot become a {kind} one: {odd[0]} is left")

@@ -159,3 +159,8 @@ def test_names_of_the_published_network_are_kept():
 def test_sizes_that_do_not_fit_are_refused(options):
     with pytest.raises(ModelError, match="of the prior is no"):
         hub.extend(base(), "prior", **options)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(ModelError, match=r"network prior: .*strid"):
+        hub.extend(base(), "prior", strid=8)

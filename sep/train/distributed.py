@@ -89,7 +89,7 @@ def gathered(values: Any) -> Any:
     return values.full_tensor() if hasattr(values, "full_tensor") else values.clone()
 
 
-def scattered(value: Tensor, like: Tensor) -> Tensor:
+def scattered(value: Tensor, like: Tensor | None) -> Tensor:
     """This process's part of a whole tensor, sharded as `like` is, if it is."""
     if not hasattr(like, "full_tensor") or value.shape != like.shape:
         return value

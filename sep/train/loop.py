@@ -186,10 +186,10 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def _restore(task: Task, state: dict[str, Any]) -> None:
     """Give model and optimiser their saved state, or this process's part of it."""
     like = task.model.state_dict()
-    whole = {name: distributed.scattered(v, like[name]) for name, v in state["model"].items()}
-    task.model.load_state_dict(whole)
-    moments, parameters = state["optimizer"]["state"], list(task.model.parameters())
-    for index, values in moments.items():
+    own = {name: distributed.scattered(v, like.get(name)) for name, v in state["model"].items()}
+    task.model.load_state_dict(own)
+    parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
+    for index, values in state["optimizer"]["state"].items():
         for name, value in values.items():
             values[name] = distributed.scattered(value, parameters[index])
     task.optimizer.load_state_dict(state["optimizer"])

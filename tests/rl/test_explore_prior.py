@@ -145,6 +145,13 @@ def test_replay_pathwise_and_teacher_work_with_it(parts):
     assert values["kl_teacher"] > 0
 
 
+@pytest.mark.parametrize("name", ["bin", "tile", "copula"])
+def test_other_explorations_act_on_the_mask_of_the_network(parts, name):
+    values = make(parts, True, explore=named(name, (8, 4), (4, 4))).train_step(0, 0.5)
+    assert values["ratio_min"] == values["ratio_max"] == 1
+    assert values["gradient_norm"] > 0
+
+
 def test_a_network_without_a_heat_map_or_with_other_cells_is_refused(parts):
     model, *rest = copy.deepcopy(parts)
     reward = WeightedSum({"overlap": (1.0, MaskOverlap())})
