@@ -10,7 +10,8 @@ import torch
 from sep import audio
 from sep.chunk import Chunking
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
-from sep.separator import Separator, default_model, sharpness_series
+from sep.masking import Masking, sharpness_series
+from sep.separator import Separator, default_model
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -133,8 +134,8 @@ def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
     with torch.no_grad():
-        results = separator._masked(query, sharpness_series(4))(mixture[None, None])
-    tried = [separator.similarity(result, query) for result in results[0, 0]]
+        results = Masking(separator.model, query[None], sharpness_series(4))(mixture[None, None])
+    tried = [separator.similarity(result[0], query) for result in results[0, 0]]
     best = separator.separate(mixture, 16_000, query=query, candidates=4)
     assert best.similarity == pytest.approx(max(tried), abs=1e-5)
     assert tried[0] == pytest.approx(
