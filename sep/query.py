@@ -1,5 +1,6 @@
 """Queries of any kind, or several at once, as one unit vector."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def _kind(item: Any) -> str:
         suffix = Path(item).suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             return "image"
-        is_file = isinstance(item, Path) or suffix in AUDIO_SUFFIXES or Path(item).is_file()
+        is_file = isinstance(item, Path) or suffix in AUDIO_SUFFIXES or os.path.isfile(item)
         return "audio" if is_file else "text"
     return "audio" if isinstance(item, tuple) else "image"
 
