@@ -103,7 +103,13 @@ def tune(cfg: DictConfig) -> None:
         best_by=cfg.best_by,
         blend=rl["blend"],
         encoder=setup.encoder_folder,
-        provenance={"stage": cfg.out, "seed": cfg.seed, "init": str(cfg.init), "rl": rl},
+        provenance={
+            "stage": cfg.out,
+            "seed": cfg.seed,
+            "init": str(cfg.init),
+            "labels": setup.sampler.bank.labels,
+            "rl": rl,
+        },
         say=say,
     )
     say(f"done: {json.dumps({k: round(v, 3) for k, v in values.items()})} -> {folder}")

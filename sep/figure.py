@@ -84,7 +84,7 @@ class Picture:
         mixture, *targets = (pool.picture() for pool in self.pools)
         panels = {"mixture": mixture}
         for name, target in zip(self.names, targets, strict=True):
-            which = f": {name[:30]}" if len(self.names) > 1 else ""
+            which = f": {name[:18]}" if len(self.names) > 1 else ""
             panels[f"mask{which}"] = (target / mixture.clamp(min=1e-9)).clamp(max=1)
             panels[f"target{which}"] = target
         pool, path = self.pools[0], Path(path)
