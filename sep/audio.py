@@ -33,6 +33,7 @@ SUFFIXES = (
     ".w64",
 )
 BLOCK = 2**20  # samples a channel that are converted at once
+LOWEST_HZ, HIGHEST_HZ = 100, 10_000_000  # rates beyond are damaged headers
 CLIP_RULES = ("none", "clamp", "rescale")
 
 
@@ -65,8 +66,10 @@ def info(path: str | Path) -> AudioInfo:
     else:
         with _open(path) as file:
             head = AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
-    if head.sample_rate <= 0:
-        raise AudioFileError(f"{path}: says its sample rate is 0 Hz; convert it to WAV again")
+    if not LOWEST_HZ <= head.sample_rate <= HIGHEST_HZ:
+        raise AudioFileError(
+            f"{path}: says its sample rate is {head.sample_rate} Hz; convert it to WAV again"
+        )
     if head.frames <= 0:
         raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
     return head
@@ -275,7 +278,7 @@ class Writer:
         with self._faults():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = soundfile.SoundFile(
-                self.temporary, "w", sample_rate, channels, self.subtype, format=container
+                _native(self.temporary), "w", sample_rate, channels, self.subtype, format=container
             )
 
     def write(self, block: Tensor) -> None:
@@ -375,15 +378,22 @@ def _check_present(path: str | Path) -> None:
         raise AudioFileError(f"{path}: no such file; check the name")
     if os.path.isdir(path):
         raise AudioFileError(f"{path}: is a folder; give a recording")
+    if not os.path.isfile(path):
+        raise AudioFileError(f"{path}: is a pipe or a device; write the recording to a file first")
     if not os.access(path, os.R_OK):
         raise AudioFileError(f"{path}: may not be read; change its permissions")
     if os.path.getsize(path) == 0:
         raise AudioFileError(f"{path}: is empty; give a recording")
 
 
+def _native(path: str | Path) -> str | bytes:
+    """A name for libsndfile, which on POSIX may hold bytes that are no text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def _open(path: str | Path) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(_native(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs more arguments
         raise AudioFileError(
             f"{path}: not a readable recording ({_reason(error)}); convert it to WAV or FLAC"

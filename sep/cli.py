@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the `sep` command and return its exit code."""
     options = build_parser().parse_args(arguments)
     warnings.formatwarning = notice
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     # Waiting threads sleep rather than spin: on a busy machine this is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:

@@ -5,6 +5,7 @@ is written to disk.
 """
 
 import io
+import re
 import struct
 import subprocess
 import tempfile
@@ -132,21 +133,21 @@ def _decoded(path: str | Path) -> Iterator[tuple[IO[bytes], int, int]]:
             start = process.stdout.read(24)
             if len(start) < 24:
                 process.wait()
-                raise AudioFileError(f"{path}: {_reason(said)}")
+                raise AudioFileError(f"{path}: {_fault(said)}")
             _, offset, _, _, rate, channels = struct.unpack(">4s5I", start)
             process.stdout.read(offset - 24)
             yield process.stdout, rate, channels
             if not process.stdout.read(1) and process.wait():
-                raise AudioFileError(f"{path}: damaged; {_reason(said)}")
+                raise AudioFileError(f"{path}: {_fault(said)}")
         finally:
             process.kill()
 
 
-def _reason(said: IO[bytes]) -> str:
-    """What ffmpeg said last, and what to do."""
+def _fault(said: IO[bytes]) -> str:
+    """What ffmpeg said first, and what to do."""
     said.seek(0)
     lines = said.read(2**16).decode(errors="replace").strip().splitlines()
     if any("matches no streams" in line for line in lines):
         return "has no sound track; give a recording"
-    reason = lines[-1].rpartition(": ")[2].rstrip(".") if lines else "no output"
-    return f"not a readable recording (ffmpeg: {reason}); convert it to WAV or FLAC"
+    plain = re.sub(r"\[[^]]*\] *", "", lines[0] if lines else "no output").rpartition(": ")[2]
+    return f"not a readable recording (ffmpeg: {plain[:80].rstrip('.')}); convert it to WAV or FLAC"

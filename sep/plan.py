@@ -96,7 +96,7 @@ def slugs(texts: Sequence[str]) -> list[str]:
     taken, names = {"residual"}, []
     for text in texts:
         plain = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", text).casefold()).strip("-")
-        short = plain.encode()[:60].decode(errors="ignore").strip("-")
+        short = plain.encode(errors="ignore")[:60].decode(errors="ignore").strip("-")
         names.append(unused(short or "sound", taken))
     return names
 

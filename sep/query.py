@@ -109,7 +109,7 @@ def _each(encoder: Encoder, kind: str, items: list[Any]) -> Tensor | None:
 
 
 def _text(encoder: Encoder, text: str) -> Tensor:
-    plain = " ".join(str(text).split()).rstrip(".")
+    plain = " ".join(str(text).encode(errors="replace").decode().split()).rstrip(".")
     if not plain:
         raise QueryError("the text query is empty; say what to look for, such as 'a dog barking'")
     try:

@@ -48,7 +48,7 @@ def line(job: Job, result: "FileSplit", names: list[str], took: float) -> str:
     rows = zip(result.mixture_similarities, result.similarities, result.levels_db, strict=True)
     verdicts = [_verdict(*row) for row in rows]
     if len(names) > 1:
-        verdicts = [f"{name}: {text}" for name, text in zip(names, verdicts, strict=True)]
+        verdicts = [f"{name[:40]}: {text}" for name, text in zip(names, verdicts, strict=True)]
     outputs = " + ".join(str(path) for path in job.outputs)
     seconds = result.frames / result.sample_rate
     return f"{job.source}: {seconds:.1f} s -> {outputs} | {'; '.join(verdicts)} | took {took:.1f} s"
