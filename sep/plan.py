@@ -66,8 +66,11 @@ def plan(
         SepError: nothing found, or one file named for several.
     """
     from sep.audio import SUFFIXES
+    from sep.container import SUFFIXES as CONTAINERS
 
     destination = Path(out)
+    if destination.suffix.lower() in CONTAINERS and not destination.is_dir():
+        raise SepError(f"-o {out}: this kind of file is read but not written; use .wav or .flac")
     found = [pair for name in inputs for pair in _found(name, destination)]
     if destination.suffix.lower() in SUFFIXES and not destination.is_dir():
         if len(found) > 1:

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +15,14 @@ from sep import audio as recording
 from sep import hub
 from sep.chunk import Chunking, overlap_add
 from sep.device import resolve
-from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
+from sep.errors import ModelError, OptionError, QueryError, SepError
 from sep.masking import Masking, sharpness_series
 from sep.model import QueryNet
+from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
 from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
-from sep.stream import Ear, Meter, Scan, on_grid, peak_of, separated
+from sep.stream import Both, Ear, Meter, Scan, on_grid, peak_of, separated
+from sep.waveform import load
 
 SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 64
@@ -188,7 +189,7 @@ class Separator:
             AudioFileError: a recording that cannot be used.
             QueryError: a query that cannot be used.
         """
-        mixture, rate, restore = _load(audio, sample_rate)
+        mixture, rate, restore = load(audio, sample_rate)
         series = _series(candidates, sharpness)
         vectors = self.queries(queries)
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
@@ -313,7 +314,7 @@ class Separator:
         """
         series = _series(candidates, sharpness)
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
-        names = _outputs(source, targets, residual, len(queries))
+        names = outputs(source, targets, residual, len(queries))
         head, scan = recording.info(source), Scan()
         for block in recording.blocks(source):
             scan.push(block)
@@ -325,7 +326,7 @@ class Separator:
         heard: list[Ear] = list(meters)
         if ears:
             length = round(scan.frames * self.model.sample_rate / head.sample_rate)
-            heard = [_Both(*pair) for pair in zip(meters, ears(length), strict=True)]
+            heard = [Both(*pair) for pair in zip(meters, ears(length), strict=True)]
         energy = torch.zeros(1 + len(vectors), dtype=torch.float64)
         with ExitStack() as stack:
             writers = [
@@ -338,7 +339,7 @@ class Separator:
             done = 0
             for mixture, parts in self._pass(source, head, scan, vectors, series, heard):
                 energy += torch.stack([x.double().square().sum() for x in (mixture, *parts)])
-                waves = _clipped(mixture, parts, clip, gain, subtype)
+                waves = clipped(mixture, parts, clip, gain, subtype)
                 for writer, wave in zip(writers, waves, strict=True):
                     if writer:
                         writer.write(wave)
@@ -388,7 +389,7 @@ class Separator:
         """
         scan = Scan()
         scan.peak = peak
-        waves = (_load(block, sample_rate)[0].float() for block in blocks)
+        waves = (load(block, sample_rate)[0].float() for block in blocks)
         masking = Masking(self.model, query[None], [sharpness])
         for mixture, parts in separated(waves, sample_rate, masking, self.chunking, scan):
             yield parts[0], mixture - parts[0]
@@ -468,44 +469,6 @@ def default_model() -> Path:
     raise ModelError("no model found; run egs/mini_sounds/run.sh to train one or pass --model")
 
 
-def _load(
-    audio: str | Path | Waveform, sample_rate: int | None
-) -> tuple[Tensor, int, Callable[[Tensor], Waveform]]:
-    """The recording as (C, N) on the CPU, its rate, and how to give results the input's form."""
-    if isinstance(audio, str | Path):
-        return *recording.read(audio), lambda wave: wave
-    if not isinstance(audio, Tensor | np.ndarray):
-        raise AudioFileError("audio: give a path, a numpy array or a tensor")
-    if sample_rate is None or sample_rate <= 0:
-        raise AudioFileError("audio: an array has no rate of its own; pass sample_rate in Hz")
-    wave = torch.as_tensor(audio).detach().cpu()
-    if not wave.is_floating_point():
-        raise AudioFileError(f"audio: {wave.dtype} samples; scale them to floats in [-1, 1]")
-    if wave.ndim not in (1, 2) or wave.numel() == 0:
-        raise AudioFileError(f"audio: shape {tuple(wave.shape)}; give samples (N,) or (C, N)")
-    if wave.ndim == 2 and wave.shape[0] > max(32, wave.shape[1]):
-        raise AudioFileError(f"audio: shape {tuple(wave.shape)} looks like (N, C); transpose it")
-    if not wave.isfinite().all():
-        raise AudioFileError("audio: contains NaN or infinite samples; repair the recording")
-
-    def restore(result: Tensor) -> Waveform:
-        result = result.reshape(wave.shape)
-        return result.to(audio.device) if isinstance(audio, Tensor) else result.numpy()
-
-    return wave.reshape(-1, wave.shape[-1]), int(sample_rate), restore
-
-
-class _Both:
-    """Two ears as one."""
-
-    def __init__(self, *ears: Ear):
-        self.ears = ears
-
-    def push(self, wave: Tensor) -> None:
-        for ear in self.ears:
-            ear.push(wave)
-
-
 def _asked(
     text: Any, audio: Any, image: Any, negative: Any, weights: Mapping[str, float] | None
 ) -> dict[str, Any]:
@@ -526,43 +489,3 @@ def _best(scores: list[list[float]]) -> int:
     """Index of the row with the best mean; undefined similarities count as -1."""
     means = [sum(-1 if math.isnan(s) else s for s in row) / len(row) for row in scores]
     return max(range(len(means)), key=lambda k: means[k])
-
-
-def _outputs(
-    source: str | Path,
-    targets: Sequence[str | Path] | None,
-    residual: str | Path | None,
-    count: int,
-) -> list[Path | None]:
-    """Files of `count` targets and the residual, None for what is not written."""
-    if targets is not None and len(targets) != count:
-        raise OptionError(f"{len(targets)} target files for {count} queries; give one for each")
-    names = [*(targets or [None] * count), residual]
-    paths = [None if name is None else Path(name) for name in names]
-    written = [path for path in paths if path is not None]
-    if not written:
-        raise OptionError("nothing to write: name a target or a residual file")
-    if len(set(written)) < len(written):
-        raise OptionError(f"{written[0]}: two parts would have this name; name them apart")
-    for path in written:
-        if path.exists() and Path(source).exists() and path.samefile(source):
-            raise AudioFileError(
-                f"{source}: would be overwritten by its own result; choose another output"
-            )
-    return paths
-
-
-def _clipped(
-    mixture: Tensor, parts: list[Tensor], clip: str, gain: float, subtype: str
-) -> list[Tensor]:
-    """Targets and residual (C, m) as they are written, see `sep.audio.apply_clip`."""
-    waves, rest = [], mixture
-    for part in parts:
-        if clip == "none":
-            wave, rest = recording.exact_parts(rest, part, subtype)
-        else:
-            wave, rest = part, rest - part
-        waves.append(wave)
-    if clip == "rescale":
-        return [wave / gain for wave in (*waves, rest)]
-    return recording.apply_clip([*waves, rest], clip)

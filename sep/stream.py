@@ -117,6 +117,18 @@ class Ear(Protocol):
         """Take samples (n,) at the model's rate."""
 
 
+class Both:
+    """Two ears as one."""
+
+    def __init__(self, *ears: Ear):
+        self.ears = ears
+
+    def push(self, wave: Tensor) -> None:
+        """Let both hear it."""
+        for ear in self.ears:
+            ear.push(wave)
+
+
 def separated(
     blocks: Iterable[Tensor],
     rate: int,

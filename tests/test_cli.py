@@ -138,6 +138,7 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
         (["x.wav", "--text", "a", "--device", "abacus"], "device 'abacus' is unknown"),
         (["x.wav", "short.wav", "--text", "a", "-o", "one.wav"], "name a folder"),
         (["empty", "--text", "a"], "empty: no recordings"),
+        (["x.wav", "--text", "a", "-o", "one.m4a"], "read but not written"),
         (["none*.wav", "--text", "a"], "matches no files"),
         (["--text", "a"], "no recordings given"),
         (["--list", "gone.txt", "--text", "a"], "--list gone.txt: cannot be read"),

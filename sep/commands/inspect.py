@@ -1,6 +1,7 @@
 """`sep inspect`: what a recording is, how loud, and what is heard in it."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Describe every recording; 1 if some cannot be read."""
-    import sys
-
     from sep import audio
 
     encoder, labels, why = _listener(options)

@@ -220,11 +220,9 @@ class Worker:
             if there and not (self.options.overwrite or self.options.skip_existing):
                 raise AudioFileError(f"{there[0]}: exists; use --overwrite or --skip-existing")
             result = self._separate(job)
-        except (SepError, EncoderError) as error:
-            return Outcome(job, "failed", str(error))
-        except OSError as error:
-            reason = error.strerror or error
-            return Outcome(job, "failed", f"{error.filename or job.source}: {reason}")
+        except (SepError, EncoderError, OSError) as error:
+            named = str(job.source) in str(error)
+            return Outcome(job, "failed", str(error) if named else f"{job.source}: {error}")
         found = facts(result, self.names, time.perf_counter() - begun)
         return Outcome(job, "done", line(job, result, self.names, found["took_s"]), found)
 

@@ -60,7 +60,10 @@ def test_the_recording_itself_can_be_the_example(make_wav, capsys):
     np.testing.assert_array_equal(whole[0], whole[2])
     capsys.readouterr()
     assert cli.main(["separate", "x.wav", "--from", "9", "-o", "late"]) == 1
-    assert "nothing starts at 9 s" in capsys.readouterr().err
+    assert "x.wav: lasts 2.000 s, so nothing starts at 9 s" in capsys.readouterr().err
+    soundfile.write("quiet.wav", np.zeros(8000), 8000)
+    assert cli.main(["separate", "quiet.wav", *stretch, "-o", "none"]) == 1
+    assert "error: quiet.wav: audio query: is silent" in capsys.readouterr().err
 
 
 def test_processes_give_what_one_gives_and_a_summary_tells(make_wav, capsys):
