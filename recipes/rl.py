@@ -128,7 +128,13 @@ def tune(cfg: DictConfig) -> None:
         blend=rl["blend"],
         watch=Watch(**rl["watch"]) if rl["watch"] else None,
         encoder=setup.encoder_folder,
-        provenance={"stage": cfg.out, "seed": cfg.seed, "init": str(cfg.init), "rl": rl},
+        provenance={
+            "stage": cfg.out,
+            "seed": cfg.seed,
+            "init": str(cfg.init),
+            "labels": setup.sampler.bank.labels,
+            "rl": rl,
+        },
         say=say,
     )
     say(f"done: {json.dumps({k: round(v, 3) for k, v in values.items()})} -> {folder}")

@@ -106,7 +106,12 @@ def train(cfg: DictConfig) -> None:
         blend=cfg.blend,
         whole=whole,
         encoder=setup.encoder_folder,
-        provenance={"stage": cfg.out, "seed": cfg.seed, "init": cfg.init},
+        provenance={
+            "stage": cfg.out,
+            "seed": cfg.seed,
+            "init": cfg.init,
+            "labels": bank.labels,
+        },
         say=say,
     )
     say(f"done: {json.dumps({k: round(v, 3) for k, v in values.items()})} -> {folder}")

@@ -6,7 +6,7 @@ K mask channel, D embedding, Q query. Sample rates in Hz, times in seconds, leve
 """
 
 __version__ = "0.1.0"
-__all__ = ["Separation", "Separator"]
+__all__ = ["FileSeparation", "FileSplit", "Separation", "Separator", "Split"]
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
 """Recordings on disk: read, write and resample without losing rate, channels, depth or length."""
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,12 +15,27 @@ import soxr
 import torch
 from torch import Tensor
 
+from sep import container
 from sep.errors import AudioFileError
 
 INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
+SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".aif",
+    ".au",
+    ".caf",
+    ".w64",
+)
 BLOCK = 2**20  # samples a channel that are converted at once
+LOWEST_HZ, HIGHEST_HZ = 100, 10_000_000  # rates beyond are damaged headers
+LARGEST = 1e12  # magnitude of samples; beyond, spectra overflow
 CLIP_RULES = ("none", "clamp", "rescale")
 
 
@@ -40,13 +56,25 @@ class AudioInfo:
 
 
 def info(path: str | Path) -> AudioInfo:
-    """Read a file's header.
+    """Read a file's header; a container of ffmpeg's is decoded once, to FLOAT samples.
 
     Raises:
         AudioFileError: missing, not audio, without samples or with a rate of 0.
     """
-    with _open(path) as file:
-        return _described(path, file)
+    _check_present(path)
+    if container.claims(path):
+        form = ("FLOAT", Path(path).suffix[1:].upper())
+        head = AudioInfo(*container.header(path), *form)
+    else:
+        with _open(path) as file:
+            head = AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
+    if not LOWEST_HZ <= head.sample_rate <= HIGHEST_HZ:
+        raise AudioFileError(
+            f"{path}: says its sample rate is {head.sample_rate} Hz; convert it to WAV again"
+        )
+    if head.frames <= 0:
+        raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
+    return head
 
 
 def read(
@@ -90,24 +118,18 @@ def blocks(
     Raises:
         AudioFileError: as in `info`; or a damaged file, no samples, NaN or infinity.
     """
-    with _open(path) as file:
-        head = _described(path, file)
-        count = head.frames - start if count is None else count
-        found = False
-        try:
-            file.seek(start)
-            for block in file.blocks(size, frames=count, dtype="float32", always_2d=True):
-                found = found or len(block) > 0
-                wave = torch.from_numpy(np.ascontiguousarray(block.T))
-                if not wave.isfinite().all():
-                    raise AudioFileError(
-                        f"{path}: contains NaN or infinite samples; make the file again"
-                    )
-                yield wave
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AudioFileError(
-                f"{path}: damaged ({_reason(error)}); make the file again"
-            ) from None
+    head = info(path)
+    count = head.frames - start if count is None else count
+    samples = container.blocks if container.claims(path) else _samples
+    found = False
+    for block in samples(path, start, count, size):
+        found = found or len(block) > 0
+        wave = torch.from_numpy(np.ascontiguousarray(block.T))
+        peak = float(torch.linalg.vector_norm(wave, math.inf)) if wave.numel() else 0.0
+        if not peak < LARGEST:
+            what = "samples of 1e12 and more" if math.isfinite(peak) else "NaN or infinite samples"
+            raise AudioFileError(f"{path}: contains {what}; make the file again")
+        yield wave
     if not found:
         raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
 
@@ -260,7 +282,7 @@ class Writer:
         with self._faults():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = soundfile.SoundFile(
-                self.temporary, "w", sample_rate, channels, self.subtype, format=container
+                _native(self.temporary), "w", sample_rate, channels, self.subtype, format=container
             )
 
     def write(self, block: Tensor) -> None:
@@ -355,30 +377,43 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
     return parts
 
 
-def _open(path: str | Path) -> soundfile.SoundFile:
-    path = Path(path)
-    if not path.exists():
+def _check_present(path: str | Path) -> None:
+    if not os.path.exists(path):
         raise AudioFileError(f"{path}: no such file; check the name")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise AudioFileError(f"{path}: is a folder; give a recording")
+    if not os.path.isfile(path):
+        raise AudioFileError(f"{path}: is a pipe or a device; write the recording to a file first")
     if not os.access(path, os.R_OK):
         raise AudioFileError(f"{path}: may not be read; change its permissions")
-    if path.stat().st_size == 0:
+    if os.path.getsize(path) == 0:
         raise AudioFileError(f"{path}: is empty; give a recording")
+
+
+def _native(path: str | Path) -> str | bytes:
+    """A name for libsndfile, which on POSIX may hold bytes that are no text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(_native(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs more arguments
         raise AudioFileError(
             f"{path}: not a readable recording ({_reason(error)}); convert it to WAV or FLAC"
         ) from None
 
 
-def _described(path: str | Path, file: soundfile.SoundFile) -> AudioInfo:
-    if file.samplerate <= 0:
-        raise AudioFileError(f"{path}: says its sample rate is 0 Hz; convert it to WAV again")
-    if file.frames <= 0:
-        raise AudioFileError(f"{path}: has no samples; give a recording with sound in it")
-    return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
+def _samples(path: str | Path, start: int, count: int, size: int) -> Iterator[np.ndarray]:
+    """Blocks (n, C) of what libsndfile reads."""
+    with _open(path) as file:
+        try:
+            file.seek(start)
+            yield from file.blocks(size, frames=count, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise AudioFileError(
+                f"{path}: damaged ({_reason(error)}); make the file again"
+            ) from None
 
 
 def _deepest_subtype(container: str) -> str:

@@ -1,5 +1,7 @@
 """Errors whose message is one clear line that names the file or option and the fix."""
 
+from typing import Any
+
 
 class SepError(Exception):
     """Base of every error that an entry point prints as one line instead of a traceback."""
@@ -27,3 +29,8 @@ class TrainingError(SepError):
 
 class OptionError(SepError, ValueError):
     """A setting that is unknown, or that does not go with another one."""
+
+
+def notice(message: Any, *_: Any) -> str:
+    """A warning as one line, in the place of `warnings.formatwarning`."""
+    return f"notice: {message}\n"

@@ -94,6 +94,18 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def labels(folder: str | Path) -> list[str]:
+    """The classes that a model was trained on.
+
+    Raises:
+        ModelError: no model, or one that does not say.
+    """
+    found = (read_config(folder).get("provenance") or {}).get("labels")
+    if not found:
+        raise ModelError(f"{folder}: does not say what it was trained on; train it again")
+    return [str(label) for label in found]
+
+
 def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> QueryNet:
     """Load a separator in eval mode from a model folder.
 

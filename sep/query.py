@@ -1,5 +1,6 @@
 """Queries of any kind, or several at once, as one unit vector."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def _each(encoder: Encoder, kind: str, items: list[Any]) -> Tensor | None:
 
 
 def _text(encoder: Encoder, text: str) -> Tensor:
-    plain = " ".join(str(text).split()).rstrip(".")
+    plain = " ".join(str(text).encode(errors="replace").decode().split()).rstrip(".")
     if not plain:
         raise QueryError("the text query is empty; say what to look for, such as 'a dog barking'")
     try:
@@ -164,7 +165,7 @@ def _kind(item: Any) -> str:
         suffix = Path(item).suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             return "image"
-        is_file = isinstance(item, Path) or suffix in AUDIO_SUFFIXES or Path(item).is_file()
+        is_file = isinstance(item, Path) or suffix in AUDIO_SUFFIXES or os.path.isfile(item)
         return "audio" if is_file else "text"
     return "audio" if isinstance(item, tuple) else "image"
 

@@ -2,70 +2,32 @@
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from encoders.base import Encoder, EncoderError
 from sep import audio as recording
 from sep import hub
-from sep.chunk import Chunking, OverlapAdd, overlap_add
+from sep.chunk import Chunking, overlap_add
 from sep.device import resolve
-from sep.errors import AudioFileError, ModelError, QueryError, SepError
+from sep.errors import ModelError, OptionError, QueryError, SepError
+from sep.masking import Masking, sharpness_series
 from sep.model import QueryNet
+from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
-from sep.stream import Meter, Scan, on_grid, paired, peak_of
+from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
+from sep.stream import Both, Ear, Meter, Scan, on_grid, peak_of, separated
+from sep.waveform import load
 
 SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 64
 FILE_BLOCK = 2**17  # samples a channel read at once
-Waveform = Tensor | np.ndarray
-
-
-class Separation(NamedTuple):
-    """What `Separator.separate` returns; N, C and the kind of array are those of the input.
-
-    Attributes:
-        target: (N,) or (C, N), the sound asked for.
-        residual: mixture - target, everything else.
-        sample_rate: of both, in Hz: the input's.
-        mask: (F, T) float16 in [0, 1], what was kept of each bin at the model's rate.
-        similarity: cosine of the target and the query, NaN for silence.
-        mixture_similarity: cosine of the mixture and the query, NaN for silence.
-    """
-
-    target: Waveform
-    residual: Waveform
-    sample_rate: int
-    mask: Tensor
-    similarity: float
-    mixture_similarity: float
-
-
-class FileSeparation(NamedTuple):
-    """What `Separator.separate_file` returns.
-
-    Attributes:
-        sample_rate, channels, frames: of the recording and its parts.
-        similarity: cosine of the target and the query, NaN for silence.
-        mixture_similarity: cosine of the mixture and the query, NaN for silence.
-        level_db: level of the target under the mixture; -inf where nothing was found.
-        sharpness: factor on the mask logits that was used, one of `sharpness_series`.
-    """
-
-    sample_rate: int
-    channels: int
-    frames: int
-    similarity: float
-    mixture_similarity: float
-    level_db: float
-    sharpness: float
+Query = str | Mapping[str, Any] | Tensor  # a text, arguments of `query`, or what it returns
 
 
 class Separator:
@@ -136,7 +98,19 @@ class Separator:
         """Embed a query as (D,); arguments and errors as in `sep.query.embed_query`."""
         return embed_query(self.encoder, **queries)
 
-    @torch.no_grad()
+    def queries(self, queries: Sequence[Query]) -> Tensor:
+        """Embed the queries of several sounds as (Q, D).
+
+        Args:
+            queries: for each sound a text, a mapping with arguments of `query`, or a vector (D,).
+
+        Raises:
+            QueryError: none, or one that cannot be used.
+        """
+        if isinstance(queries, str) or not len(queries):
+            raise QueryError("queries: give a list with one query for each sound")
+        return torch.stack([self._vector(query) for query in queries])
+
     def separate(
         self,
         audio: str | Path | Waveform,
@@ -148,6 +122,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
+        sharpness: float = 1.0,
         query: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Separation:
@@ -163,6 +138,7 @@ class Separator:
             weights: weight by kind of query.
             candidates: how many masks to try, from the network's own to sharper and softer ones;
                 the result that is most similar to the query is returned.
+            sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
 
@@ -170,40 +146,86 @@ class Separator:
             AudioFileError: a recording that cannot be used.
             QueryError: a query that cannot be used.
         """
-        mixture, rate, restore = _load(audio, sample_rate)
-        if candidates < 1:
-            raise QueryError(f"candidates {candidates}: try at least 1 mask")
-        if query is None:
-            query = self.query(
-                text=text, audio=audio_query, image=image, negative=negative, weights=weights
-            )
-        wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
-        guide = loud_mono(wave)
-        rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
-        heard: list[Tensor] = []
-        masked = self._masked(query, sharpness_series(candidates), heard)
-        results = overlap_add(masked, rows, self.chunking, self.device, progress)  # (R, K, N)
-        results, logits = results.transpose(0, 1), self._stitched(heard, rows.shape[-1])
-        scores = [self.similarity(result[0], query) for result in results]
-        best = max(range(candidates), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
-        target = recording.resample(
-            results[best][-len(wave) :], self.model.sample_rate, rate, length=mixture.shape[-1]
+        asked = _asked(text, audio_query, image, negative, weights) if query is None else query
+        made = self.split(
+            audio,
+            sample_rate,
+            queries=[asked],
+            candidates=candidates,
+            sharpness=sharpness,
+            progress=progress,
         )
-        target = on_grid(target, peak_of(mixture)).to(mixture.dtype)
         return Separation(
-            target=restore(target),
-            residual=restore(mixture - target),
-            sample_rate=rate,
-            mask=self._linear_mask(logits, sharpness_series(candidates)[best]),
-            similarity=scores[best],
-            mixture_similarity=self.similarity(guide, query),
+            target=made.targets[0],
+            residual=made.residual,
+            sample_rate=made.sample_rate,
+            mask=made.masks[0],
+            similarity=made.similarities[0],
+            mixture_similarity=made.mixture_similarities[0],
         )
 
     @torch.no_grad()
+    def split(
+        self,
+        audio: str | Path | Waveform,
+        sample_rate: int | None = None,
+        *,
+        queries: Sequence[Query],
+        candidates: int = 1,
+        sharpness: float = 1.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Split:
+        """Separate several sounds at once; targets and residual add up to the recording.
+
+        The network reads the recording once for all of them, and where their masks together
+        exceed 1 they share the bin in proportion (`sep.masking.shared`).
+
+        Args:
+            audio, sample_rate, sharpness, progress: as in `separate`.
+            queries: one for each sound, as in `Separator.queries`.
+            candidates: as in `separate`, by the mean similarity of all sounds.
+
+        Raises:
+            AudioFileError: a recording that cannot be used.
+            QueryError: a query that cannot be used.
+        """
+        mixture, rate, restore = load(audio, sample_rate)
+        series = _series(candidates, sharpness)
+        vectors = self.queries(queries)
+        wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
+        guide = loud_mono(wave)
+        rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
+        masking = Masking(self.model, vectors, series, keep=True)
+        results = overlap_add(masking, rows, self.chunking, self.device, progress)  # (R, K, Q, N)
+        scores = [
+            [self.similarity(sound, v) for sound, v in zip(sounds, vectors, strict=True)]
+            for sounds in results[0]
+        ]
+        best = _best(scores)
+        targets, residual = [], mixture
+        for sound in results[-len(wave) :, best].unbind(1):
+            target = recording.resample(
+                sound, self.model.sample_rate, rate, length=mixture.shape[-1]
+            )
+            target = on_grid(target, peak_of(mixture)).to(mixture.dtype)
+            targets.append(restore(target))
+            residual = residual - target
+        hop, chunking = self.model.spectrogram.hop, self.chunking
+        starts = [start // hop for start in chunking.starts(rows.shape[-1])]
+        cut = (chunking.context + chunking.shared // 2) // hop
+        return Split(
+            targets=targets,
+            residual=restore(residual),
+            sample_rate=rate,
+            masks=masking.masks(starts, cut, series[best]),
+            similarities=scores[best],
+            mixture_similarities=[self.similarity(guide, v) for v in vectors],
+        )
+
     def separate_file(
         self,
         source: str | Path,
-        target: str | Path,
+        target: str | Path | None,
         residual: str | Path | None = None,
         *,
         text: Any = None,
@@ -212,6 +234,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
+        sharpness: float = 1.0,
         query: Tensor | None = None,
         subtype: str | None = None,
         clip: str = "none",
@@ -219,79 +242,122 @@ class Separator:
     ) -> FileSeparation:
         """Separate a file of any length into files, in memory that does not grow with it.
 
-        The recording is read once for its peak and whether it is sound, and once to be separated;
-        with several candidates or `clip="rescale"` once more before, to choose and to measure. The
-        parts appear under their names when both are complete. In an integer subtype target and
-        residual add up to the recording sample by sample, else within a rounding of float32.
-
         Args:
             source: recording.
-            target, residual: files to write; the suffix names the container.
-            text, audio_query, image, negative, weights, candidates, query: as in `separate`.
-            progress: called with samples done and in all, at the recording's rate.
-            subtype: of libsndfile; by default the recording's, or what comes nearest to it.
-            clip: see `sep.audio.apply_clip`; one gain for both parts.
+            target, residual: files to write, None leaves one out; the suffix names the container.
+            text, audio_query, image, negative, weights, candidates, sharpness, query: as in
+                `separate`.
+            subtype, clip, progress: as in `split_file`.
 
         Raises:
             AudioFileError: a recording that cannot be used, a file that cannot be written.
             QueryError: a query that cannot be used.
         """
-        if candidates < 1:
-            raise QueryError(f"candidates {candidates}: try at least 1 mask")
+        asked = _asked(text, audio_query, image, negative, weights) if query is None else query
+        made = self.split_file(
+            source,
+            None if target is None else [target],
+            residual,
+            queries=[asked],
+            candidates=candidates,
+            sharpness=sharpness,
+            subtype=subtype,
+            clip=clip,
+            progress=progress,
+        )
+        return FileSeparation(
+            sample_rate=made.sample_rate,
+            channels=made.channels,
+            frames=made.frames,
+            similarity=made.similarities[0],
+            mixture_similarity=made.mixture_similarities[0],
+            level_db=made.levels_db[0],
+            sharpness=made.sharpness,
+        )
+
+    @torch.no_grad()
+    def split_file(
+        self,
+        source: str | Path,
+        targets: Sequence[str | Path] | None,
+        residual: str | Path | None = None,
+        *,
+        queries: Sequence[Query],
+        candidates: int = 1,
+        sharpness: float = 1.0,
+        subtype: str | None = None,
+        clip: str = "none",
+        progress: Callable[[int, int], None] | None = None,
+        ears: Callable[[int], Sequence[Ear]] | None = None,
+    ) -> FileSplit:
+        """Separate several sounds of a file of any length into files, as `split` does.
+
+        The recording is read once for its peak and whether it is sound, and once to be separated;
+        with several candidates or `clip="rescale"` once more before, to choose and to measure. The
+        parts appear under their names when all are complete. In an integer subtype targets and
+        residual add up to the recording sample by sample, else within a rounding of float32.
+
+        Args:
+            source: recording.
+            targets: a file for each query, None to write the residual alone.
+            residual: file for everything else, or None.
+            queries, candidates, sharpness: as in `split`.
+            subtype: of libsndfile; by default the recording's, or what comes nearest to it.
+            clip: see `sep.audio.apply_clip`; one gain for all parts.
+            progress: called with samples done and in all, at the recording's rate.
+            ears: called with the recording's length in samples at the model's rate; returns 1 + Q
+                listeners to the mixture and the targets at that rate.
+
+        Raises:
+            AudioFileError: a recording that cannot be used, a file that cannot be written.
+            QueryError: a query that cannot be used.
+        """
+        series = _series(candidates, sharpness)
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
-        names = [Path(name) for name in (target, residual) if name is not None]
-        for path in names:
-            if path.exists() and Path(source).exists() and path.samefile(source):
-                raise AudioFileError(
-                    f"{source}: would be overwritten by its own result; choose another output"
-                )
+        names = outputs(source, targets, residual, len(queries))
         head, scan = recording.info(source), Scan()
         for block in recording.blocks(source):
             scan.push(block)
-        if query is None:
-            query = self.query(
-                text=text, audio=audio_query, image=image, negative=negative, weights=weights
-            )
-        series, gain = sharpness_series(candidates), 1.0
+        vectors, gain = self.queries(queries), 1.0
         if candidates > 1 or clip == "rescale":
-            series, gain = self._choose(source, head, scan, query, series, clip)
-        subtype = subtype or recording.kept_subtype(head.subtype, target)
-        meters = [Meter(self.encoder, self.model.sample_rate, self.device) for _ in range(2)]
-        energy = [0.0, 0.0]
+            series, gain = self._choose(source, head, scan, vectors, series, clip)
+        subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
+        meters = [self._meter() for _ in range(1 + len(vectors))]
+        heard: list[Ear] = list(meters)
+        if ears:
+            length = round(scan.frames * self.model.sample_rate / head.sample_rate)
+            heard = [Both(*pair) for pair in zip(meters, ears(length), strict=True)]
+        energy = torch.zeros(1 + len(vectors), dtype=torch.float64)
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(
+                name
+                and stack.enter_context(
                     recording.Writer(name, head.sample_rate, head.channels, subtype)
                 )
                 for name in names
             ]
             done = 0
-            for mixture, parts in self._blocks(source, head, scan, query, series, meters):
-                part = parts[0]
-                energy[0] += float(mixture.double().square().sum())
-                energy[1] += float(part.double().square().sum())
-                pair = [part, mixture - part]
-                if clip == "none":
-                    pair = recording.exact_parts(mixture, part, subtype)
-                elif clip == "clamp":
-                    pair = recording.apply_clip(pair, clip)
-                else:
-                    pair = [wave / gain for wave in pair]
-                for writer, wave in zip(writers, pair, strict=False):
-                    writer.write(wave)
+            for mixture, parts in self._pass(source, head, scan, vectors, series, heard):
+                energy += torch.stack([x.double().square().sum() for x in (mixture, *parts)])
+                waves = clipped(mixture, parts, clip, gain, subtype)
+                for writer, wave in zip(writers, waves, strict=True):
+                    if writer:
+                        writer.write(wave)
                 done += mixture.shape[-1]
                 if progress:
                     progress(done, scan.frames)
-            for writer in writers:
+            for writer in filter(None, writers):
                 writer.finish()
-        level = energy[1] / energy[0] if energy[0] else 0.0
-        return FileSeparation(
+        levels = (energy[1:] / energy[0]).tolist() if energy[0] else [0.0] * len(vectors)
+        return FileSplit(
             sample_rate=head.sample_rate,
             channels=head.channels,
             frames=scan.frames,
-            similarity=meters[1].similarity(query),
-            mixture_similarity=meters[0].similarity(query),
-            level_db=10 * math.log10(level) if level else -math.inf,
+            similarities=[
+                meter.similarity(vector) for meter, vector in zip(meters[1:], vectors, strict=True)
+            ],
+            mixture_similarities=[meters[0].similarity(vector) for vector in vectors],
+            levels_db=[10 * math.log10(level) if level else -math.inf for level in levels],
             sharpness=series[0],
         )
 
@@ -323,150 +389,64 @@ class Separator:
         """
         scan = Scan()
         scan.peak = peak
-        waves = (_load(block, sample_rate)[0].float() for block in blocks)
-        for mixture, parts in self._separated(waves, sample_rate, scan, query, [sharpness]):
+        waves = (load(block, sample_rate)[0].float() for block in blocks)
+        masking = Masking(self.model, query[None], [sharpness])
+        for mixture, parts in separated(waves, sample_rate, masking, self.chunking, scan):
             yield parts[0], mixture - parts[0]
+
+    @torch.no_grad()
+    def similarity(self, wave: Tensor, query: Tensor) -> float:
+        """Cosine of a sound (N,) at the model's rate and a query (D,); NaN for silence."""
+        meter = self._meter()
+        meter.push(wave.cpu())
+        return meter.similarity(query)
+
+    def _vector(self, query: Query) -> Tensor:
+        if isinstance(query, Tensor):
+            return query
+        return self.query(**query) if isinstance(query, Mapping) else self.query(text=query)
+
+    def _meter(self) -> Meter:
+        return Meter(self.encoder, self.model.sample_rate, self.device)
 
     def _choose(
         self,
         source: str | Path,
         head: recording.AudioInfo,
         scan: Scan,
-        query: Tensor,
+        queries: Tensor,
         series: list[float],
         clip: str,
     ) -> tuple[list[float], float]:
-        """The sharpness whose target is most similar to the query, and the gain for `rescale`."""
-        meters = [Meter(self.encoder, self.model.sample_rate, self.device)]
-        meters += [Meter(self.encoder, self.model.sample_rate, self.device) for _ in series]
+        """The sharpness whose targets are most similar to the queries, the gain for `rescale`."""
+        count = len(queries)
+        meters = [self._meter() for _ in range(1 + len(series) * count)]
         peaks = [1.0 for _ in series]
-        for mixture, parts in self._blocks(source, head, scan, query, series, meters):
-            for k, part in enumerate(parts):
-                peaks[k] = max(peaks[k], peak_of(part), peak_of(mixture - part))
-        scores = [meter.similarity(query) for meter in meters[1:]]
-        best = max(range(len(series)), key=lambda k: -1 if math.isnan(scores[k]) else scores[k])
+        for mixture, parts in self._pass(source, head, scan, queries, series, meters):
+            for k in range(len(series)):
+                mine = parts[k * count : (k + 1) * count]
+                rest = mixture - sum(mine)
+                peaks[k] = max(peaks[k], *(peak_of(part) for part in (*mine, rest)))
+        scores = [
+            [meters[1 + k * count + q].similarity(queries[q]) for q in range(count)]
+            for k in range(len(series))
+        ]
+        best = _best(scores)
         return [series[best]], peaks[best] if clip == "rescale" else 1.0
 
-    def _blocks(
+    def _pass(
         self,
         source: str | Path,
         head: recording.AudioInfo,
         scan: Scan,
-        query: Tensor,
+        queries: Tensor,
         series: list[float],
-        meters: list[Meter],
+        ears: Sequence[Ear],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """`_separated` of a file."""
+        """`sep.stream.separated` of a file."""
         blocks = recording.blocks(source, size=FILE_BLOCK)
-        return self._separated(blocks, head.sample_rate, scan, query, series, meters)
-
-    def _separated(
-        self,
-        blocks: Iterable[Tensor],
-        rate: int,
-        scan: Scan,
-        query: Tensor,
-        series: list[float],
-        meters: list[Meter] | None = None,
-    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Mixture (C, m) and a target (C, m) for each sharpness, block by block.
-
-        `meters` hear the mixture and the targets at the model's rate, before they are resampled.
-        """
-        own = self.model.sample_rate
-        adder = OverlapAdd(self._masked(query, series), self.chunking, self.device)
-        waiting: deque[Tensor] = deque()
-        down: recording.Resampler | None = None
-        ups: list[recording.Resampler] = []
-        ready = [torch.zeros(0) for _ in series]
-        missing = object()
-        iterator = iter(blocks)
-        block = next(iterator, missing)
-        while block is not missing:
-            following = next(iterator, missing)
-            last = following is missing
-            if down is None:
-                channels = len(block)
-                down = recording.Resampler(channels, rate, own)
-                ups = [recording.Resampler(channels, own, rate) for _ in series]
-                ready = [torch.zeros(channels, 0) for _ in series]
-            if len(block) != channels:
-                raise AudioFileError(f"audio: {len(block)} channels after {channels}; keep to one")
-            waiting.append(block)
-            wave = down.push(block, last)
-            guide = scan.guide(wave)
-            rows = wave if channels == 1 else torch.cat([guide[None], wave])
-            results = adder.push(rows)  # (R, K, m)
-            if last:
-                rest = adder.finish()
-                results = torch.cat([results, rest], -1) if results.shape[-1] else rest
-            if meters:
-                meters[0].push(guide)
-            for k, up in enumerate(ups):
-                part = (
-                    results[-channels:, k] if results.dim() == 3 else results.new_zeros(channels, 0)
-                )
-                if meters:
-                    meters[k + 1].push(results[0, k] if results.dim() == 3 else part[0])
-                ready[k] = torch.cat([ready[k], up.push(part, last)], -1)
-            block = following
-            yield from paired(waiting, ready, scan.peak, last)
-
-    @torch.no_grad()
-    def similarity(self, wave: Tensor, query: Tensor) -> float:
-        """Cosine of a sound (N,) at the model's rate and a query (D,); NaN for silence."""
-        meter = Meter(self.encoder, self.model.sample_rate, self.device)
-        meter.push(wave.cpu())
-        return meter.similarity(query)
-
-    def _masked(
-        self, query: Tensor, sharpness: list[float], heard: list[Tensor] | None = None
-    ) -> Callable[[Tensor], Tensor]:
-        """A function that masks segments (B, R, n), the first row being what the network hears.
-
-        It returns (B, R, K, n), once for each sharpness, and adds the mask logits (H, T) of each
-        segment to `heard`, where there is such a list, in float16.
-        """
-        grid, query = self.model.spectrogram, query.to(self.device)
-
-        def masked(segments: Tensor) -> Tensor:
-            spectra = grid.stft(segments)
-            logits = self.model.logits(spectra[:, 0].abs(), query)
-            results = [
-                grid.istft(
-                    spectra * grid.unwarp(torch.sigmoid(s * logits))[:, None], segments.shape[-1]
-                )
-                for s in sharpness
-            ]
-            if heard is not None:
-                heard.extend(logits.half().cpu())
-            return torch.stack(results, dim=2)
-
-        return masked
-
-    def _stitched(self, heard: list[Tensor], length: int) -> Tensor:
-        """Logits (H, T) of a whole recording from those of its segments, cut amid the fades."""
-        hop, chunking = self.model.spectrogram.hop, self.chunking
-        starts = [start // hop for start in chunking.starts(length)]
-        cut = (chunking.context + chunking.shared // 2) // hop
-        parts = []
-        for start, following, logits in zip(starts, [*starts[1:], None], heard, strict=True):
-            first = 0 if start == 0 else cut
-            last = None if following is None else following - start + cut
-            parts.append(logits[:, first:last])
-        return torch.cat(parts, dim=-1)
-
-    def _linear_mask(self, logits: Tensor, sharpness: float) -> Tensor:
-        """Mask (F, T) in float16 of logits (H, T), a stretch of time at once."""
-        unwarp = self.model.spectrogram.unwarp
-        parts = logits.split(SEGMENT_FRAMES, dim=-1)
-        masks = (unwarp(torch.sigmoid(sharpness * p.to(self.device).float())) for p in parts)
-        return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
-
-
-def sharpness_series(candidates: int) -> list[float]:
-    """Factors on the mask logits: 1, 2, 0.5, 4, 0.25, ...; above 1 masks come nearer to 0 or 1."""
-    return [2.0 ** ((k + 1) // 2 * (1 if k % 2 else -1)) for k in range(candidates)]
+        masking = Masking(self.model, queries, series)
+        return separated(blocks, head.sample_rate, masking, self.chunking, scan, ears)
 
 
 def default_model() -> Path:
@@ -489,28 +469,23 @@ def default_model() -> Path:
     raise ModelError("no model found; run egs/mini_sounds/run.sh to train one or pass --model")
 
 
-def _load(
-    audio: str | Path | Waveform, sample_rate: int | None
-) -> tuple[Tensor, int, Callable[[Tensor], Waveform]]:
-    """The recording as (C, N) on the CPU, its rate, and how to give results the input's form."""
-    if isinstance(audio, str | Path):
-        return *recording.read(audio), lambda wave: wave
-    if not isinstance(audio, Tensor | np.ndarray):
-        raise AudioFileError("audio: give a path, a numpy array or a tensor")
-    if sample_rate is None or sample_rate <= 0:
-        raise AudioFileError("audio: an array has no rate of its own; pass sample_rate in Hz")
-    wave = torch.as_tensor(audio).detach().cpu()
-    if not wave.is_floating_point():
-        raise AudioFileError(f"audio: {wave.dtype} samples; scale them to floats in [-1, 1]")
-    if wave.ndim not in (1, 2) or wave.numel() == 0:
-        raise AudioFileError(f"audio: shape {tuple(wave.shape)}; give samples (N,) or (C, N)")
-    if wave.ndim == 2 and wave.shape[0] > max(32, wave.shape[1]):
-        raise AudioFileError(f"audio: shape {tuple(wave.shape)} looks like (N, C); transpose it")
-    if not wave.isfinite().all():
-        raise AudioFileError("audio: contains NaN or infinite samples; repair the recording")
+def _asked(
+    text: Any, audio: Any, image: Any, negative: Any, weights: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """Arguments of `Separator.query`."""
+    kinds = {"text": text, "audio": audio, "image": image, "negative": negative}
+    return {**kinds, "weights": weights}
 
-    def restore(result: Tensor) -> Waveform:
-        result = result.reshape(wave.shape)
-        return result.to(audio.device) if isinstance(audio, Tensor) else result.numpy()
 
-    return wave.reshape(-1, wave.shape[-1]), int(sample_rate), restore
+def _series(candidates: int, sharpness: float) -> list[float]:
+    if candidates < 1:
+        raise QueryError(f"candidates {candidates}: try at least 1 mask")
+    if not 0 < sharpness < math.inf:
+        raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
+    return sharpness_series(candidates, sharpness)
+
+
+def _best(scores: list[list[float]]) -> int:
+    """Index of the row with the best mean; undefined similarities count as -1."""
+    means = [sum(-1 if math.isnan(s) else s for s in row) / len(row) for row in scores]
+    return max(range(len(means)), key=lambda k: means[k])

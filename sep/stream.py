@@ -1,14 +1,18 @@
-"""Beside the network, what separating block by block needs: a scan, a pairing, a similarity."""
+"""Separating block by block, and what that needs: a scan, a pairing, a similarity."""
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from encoders.base import Encoder
-from sep.audio import fit_length
+from sep.audio import Resampler, fit_length
+from sep.chunk import Chunking, OverlapAdd
+from sep.errors import AudioFileError
+from sep.masking import Masking
 
 SILENCE = 1e-6  # peak below which nothing can be said about a sound
 
@@ -104,3 +108,83 @@ class Meter:
         level = rows.square().mean(-1, keepdim=True).sqrt() * weight
         total = (vectors * level).sum(0)
         self.total = total if self.total is None else self.total + total
+
+
+class Ear(Protocol):
+    """Hears a sound that arrives in pieces."""
+
+    def push(self, wave: Tensor) -> None:
+        """Take samples (n,) at the model's rate."""
+
+
+class Both:
+    """Two ears as one."""
+
+    def __init__(self, *ears: Ear):
+        self.ears = ears
+
+    def push(self, wave: Tensor) -> None:
+        """Let both hear it."""
+        for ear in self.ears:
+            ear.push(wave)
+
+
+def separated(
+    blocks: Iterable[Tensor],
+    rate: int,
+    masking: Masking,
+    chunking: Chunking,
+    scan: Scan,
+    ears: Sequence[Ear] = (),
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Mixture (C, m) and its K * Q targets (C, m), block by block.
+
+    Args:
+        blocks: of the recording, (C, n).
+        rate: of the recording in Hz.
+        masking: of segments at the model's rate; K sharpnesses of Q queries.
+        chunking: how to cut.
+        scan: what is known of the whole recording.
+        ears: none, or 1 + K * Q that hear what the network hears of the mixture, and the same of
+            each target, at the model's rate.
+
+    Raises:
+        AudioFileError: the number of channels changes.
+    """
+    own = masking.model.sample_rate
+    adder = OverlapAdd(masking, chunking, masking.device)
+    waiting: deque[Tensor] = deque()
+    down: Resampler | None = None
+    ups: list[Resampler] = []
+    ready: list[Tensor] = []
+    missing = object()
+    iterator = iter(blocks)
+    block = next(iterator, missing)
+    while block is not missing:
+        following = next(iterator, missing)
+        last = following is missing
+        if down is None:
+            channels = len(block)
+            down = Resampler(channels, rate, own)
+            ups = [Resampler(channels, own, rate) for _ in range(masking.count)]
+            ready = [torch.zeros(channels, 0) for _ in ups]
+        if len(block) != channels:
+            raise AudioFileError(f"audio: {len(block)} channels after {channels}; keep to one")
+        waiting.append(block)
+        wave = down.push(block, last)
+        guide = scan.guide(wave)
+        rows = wave if channels == 1 else torch.cat([guide[None], wave])
+        results = adder.push(rows)  # (R, K, Q, m)
+        if last:
+            rest = adder.finish()
+            results = torch.cat([results, rest], -1) if results.shape[-1] else rest
+        if results.dim() < 4:  # nothing has come out yet
+            results = torch.zeros(len(rows), 1, masking.count, 0)
+        results = results.flatten(1, 2)
+        for ear, sound in zip(ears, [guide, *results[0]], strict=bool(ears)):
+            ear.push(sound)
+        for k, up in enumerate(ups):
+            part = up.push(results[-channels:, k], last)
+            ready[k] = torch.cat([ready[k], part], -1)
+        block = following
+        yield from paired(waiting, ready, scan.peak, last)

@@ -64,8 +64,17 @@ def test_every_kind_of_query_and_its_options(make_wav, tmp_path):
     make_wav("x.wav")
     make_wav("bark.wav", 0.5, 44_100)
     Image.new("RGB", (32, 32), (10, 90, 10)).save("tree.png")
-    options = ["--text", "a dog", "--text", "barking", "--audio", "bark.wav", "--image", "tree.png"]
-    options += ["--negative", "rain", "--negative", "tree.png"]
+    options = ["--text", "a dog", "--audio", "bark.wav", "--image", "tree.png"]
+    options += [
+        "--audio",
+        "x.wav",
+        "--sharpness",
+        "1.5",
+        "--negative",
+        "rain",
+        "--negative",
+        "tree.png",
+    ]
     options += ["--weights", "text=2,audio=0.5,negative=0.3", "--candidates", "2"]
     options += ["--no-residual", "--subtype", "PCM_24", "--clip", "rescale", "--device", "cpu"]
     assert cli.main(["separate", "x.wav", *options, "-o", "out"]) == 0
@@ -96,20 +105,6 @@ def test_broken_files_are_named_and_the_rest_is_done(make_wav, capsys, tmp_path)
     ]
 
 
-def test_names_never_collide_and_trees_are_kept(make_wav):
-    for name in ("a/x.wav", "b/x.wav", "b/deep/y.flac"):
-        make_wav(name, frames=10)
-    jobs = cli.plan(["a/x.wav", "b/x.wav", "b"], "out")
-    targets = [str(target) for _, target, _ in jobs]
-    assert targets == [
-        "out/x.target.wav",
-        "out/x-2.target.wav",
-        "out/deep/y.target.flac",
-        "out/x-3.target.wav",
-    ]
-    assert len({path for job in jobs for path in job[1:]}) == 8
-
-
 def test_existing_results_are_kept_skipped_or_replaced_as_asked(make_wav, capsys):
     make_wav("x.wav", 0.3)
     command = ["separate", "x.wav", "--text", "a bell", "-o", "out"]
@@ -133,7 +128,7 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
     (tmp_path / "no.png").write_text("hello")
     (tmp_path / "empty").mkdir()
     faults = [
-        (["x.wav"], "give --text, --audio or --image"),
+        (["x.wav"], "give --text, --audio, --image"),
         (["x.wav", "--text", ""], "text query is empty|give --text"),
         (["x.wav", "--image", "no.png"], "no.png"),
         (["x.wav", "--image", "gone.png"], "gone.png"),
@@ -143,6 +138,21 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
         (["x.wav", "--text", "a", "--device", "abacus"], "device 'abacus' is unknown"),
         (["x.wav", "short.wav", "--text", "a", "-o", "one.wav"], "name a folder"),
         (["empty", "--text", "a"], "empty: no recordings"),
+        (["x.wav", "--text", "a", "-o", "one.m4a"], "read but not written"),
+        (["none*.wav", "--text", "a"], "matches no files"),
+        (["--text", "a"], "no recordings given"),
+        (["--list", "gone.txt", "--text", "a"], "--list gone.txt: cannot be read"),
+        (["x.wav", "--text", "a", "--text", "b", "-o", "one.wav"], "2 sounds; name a folder"),
+        (["x.wav", "--text", "a", "--text", " a"], "given twice"),
+        (["x.wav", "--text", "a", "--text", "b", "--audio", "x.wav"], "several sounds"),
+        (["x.wav", "--from", "2", "--to", "1"], "--to 1 is not after --from 2"),
+        (["x.wav", "--audio", "x.wav", "--audio", "x.wav", "--to", "1"], "give one --audio"),
+        (["x.wav", "--text", "a", "--at", "1"], "--at chooses the frame of a video"),
+        (["x.wav", "--text", "a", "--remove", "--no-residual"], "--remove writes only"),
+        (["x.wav", "--text", "a", "--format", "ogg", "-o", "one.wav"], "not of the --format ogg"),
+        (["x.wav", "--text", "a", "--figure", "x.wav"], "end the name in .png"),
+        (["x.wav", "--text", "a", "--summary", "x.wav"], "end the name in .json"),
+        (["x.wav", "short.wav", "--text", "a", "--figure", "x.png"], "one recording, not 2"),
     ]
     for arguments, reason in faults:
         assert cli.main(["separate", *arguments]) == 2, arguments
@@ -157,7 +167,11 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
     [
         [],
         ["sing"],
-        ["separate"],
+        ["separate", "x.wav", "--text", "a", "--loudly"],
+        ["separate", "x.wav", "--from", "-1"],
+        ["separate", "x.wav", "--text", "a", "--sharpness", "0"],
+        ["separate", "x.wav", "--text", "a", "--jobs", "0"],
+        ["separate", "x.wav", "--text", "a", "--format", "midi"],
         ["separate", "x.wav", "--text", "a", "--weights", "text"],
         ["separate", "x.wav", "--text", "a", "--weights", "smell=1"],
         ["separate", "x.wav", "--text", "a", "--candidates", "0"],

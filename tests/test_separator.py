@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from sep import audio
 from sep.chunk import Chunking
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
-from sep.separator import Separator, default_model, sharpness_series
+from sep.masking import Masking, sharpness_series
+from sep.separator import Separator, default_model
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -133,8 +135,8 @@ def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
     with torch.no_grad():
-        results = separator._masked(query, sharpness_series(4))(mixture[None, None])
-    tried = [separator.similarity(result, query) for result in results[0, 0]]
+        results = Masking(separator.model, query[None], sharpness_series(4))(mixture[None, None])
+    tried = [separator.similarity(result[0], query) for result in results[0, 0]]
     best = separator.separate(mixture, 16_000, query=query, candidates=4)
     assert best.similarity == pytest.approx(max(tried), abs=1e-5)
     assert tried[0] == pytest.approx(
@@ -296,3 +298,58 @@ def test_a_recording_is_never_overwritten_by_its_parts(short_cuts, query, make_w
     with pytest.raises(AudioFileError, match="overwritten by its own result"):
         short_cuts.separate_file(source, source, query=query)
     assert source.read_bytes() == before
+
+
+def test_several_sounds_share_the_recording_in_memory_and_in_files(short_cuts, tmp_path):
+    mixture = (noise(2, 150_000) * 2**15).round() / 2**15
+    audio.write(tmp_path / "x.wav", mixture, 24_000, "PCM_16")
+    queries = ["a bell", {"text": "rain", "negative": "wind"}, short_cuts.query(text="wind")]
+    made = short_cuts.split(mixture, 24_000, queries=queries)
+    assert torch.equal(sum(made.targets) + made.residual, mixture)
+    assert made.masks.shape[0] == 3 and made.masks.float().sum(0).max() <= 1.005
+    alone = short_cuts.separate(mixture, 24_000, text="a bell")
+    assert (made.masks[0].float() <= alone.mask.float() + 5e-3).all()
+    names = [tmp_path / f"{k}.wav" for k in range(4)]
+    told = short_cuts.split_file(tmp_path / "x.wav", names[:3], names[3], queries=queries)
+    files = [audio.read(name)[0] for name in names]
+    assert torch.equal(sum(files), mixture)
+    for in_memory, in_file in zip(made.targets, files, strict=False):
+        assert (in_memory - in_file).norm() < 2e-3 * in_memory.norm() + 0.01
+    assert told.similarities == pytest.approx(made.similarities, abs=2e-3)
+    with pytest.raises(SepError, match="2 target files for 3 queries"):
+        short_cuts.split_file(tmp_path / "x.wav", names[:2], queries=queries)
+    with pytest.raises(SepError, match="two parts would have this name"):
+        short_cuts.split_file(tmp_path / "x.wav", [names[0]] * 3, queries=queries)
+    with pytest.raises(QueryError, match="one query for each sound"):
+        short_cuts.split(mixture, 24_000, queries="a bell")
+
+
+def test_sharpness_moves_masks_towards_all_or_nothing(separator, query):
+    mixture = noise(20_000)
+    plain, sharp = (
+        separator.separate(mixture, 16_000, query=query, sharpness=s).mask.float() for s in (1, 4)
+    )
+    assert (sharp - 0.5).abs().mean() > (plain - 0.5).abs().mean()
+    with pytest.raises(SepError, match="sharpness 0"):
+        separator.separate(mixture, 16_000, query=query, sharpness=0)
+
+
+def test_threads_share_a_separator(separator):
+    mixtures = [noise(12_000 + k, seed=k) for k in range(8)]
+    texts = ["a bell", "rain"] * 4
+
+    def work(k: int):
+        return separator.separate(mixtures[k], 16_000, text=texts[k])
+
+    serial = [work(k) for k in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for alone, together in zip(serial, pool.map(work, range(8)), strict=True):
+            assert torch.equal(alone.target, together.target)
+            assert alone.similarity == together.similarity
+
+
+def test_queries_that_are_no_text_or_endless_are_no_fault(separator, query):
+    with pytest.warns(UserWarning, match="longer than"):
+        long = separator.query(text="dog " * 2500, negative="rain " * 2000)
+    odd = separator.query(text="a bell \udcff")
+    assert long.isfinite().all() and odd.isfinite().all()

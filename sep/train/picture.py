@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def draw_separation(
-    path: str | Path, panels: dict[str, Tensor], sample_rate: int, hop: int, title: str = ""
+    path: str | Path, panels: dict[str, Tensor], sample_rate: int, hop: float, title: str = ""
 ) -> None:
     """Draw log-frequency panels (H, T) as one PNG.
 

@@ -1,0 +1,1 @@
+"""The subcommands of `sep`: a file each, with `add` for its options and `run`."""

@@ -1,0 +1,326 @@
+"""`sep separate`: every recording to the sounds asked for and everything else."""
+
+import argparse
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sep.commands.values import factor, positive, seconds, weights
+from sep.commands.verdict import facts, line, progress, write_summary
+from sep.errors import AudioFileError, OptionError, SepError
+from sep.plan import Job, listed, plan, slugs
+from sep.pool import Outcome, outcomes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from sep.results import FileSplit
+
+FORMATS = ("wav", "flac", "ogg", "mp3")
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand and its options."""
+    parser = commands.add_parser(
+        "separate",
+        help="split recordings into the sounds asked for and everything else",
+        description="Split recordings into the sounds that the query names and everything else. "
+        "All files keep the recording's rate, channels, length and sample type, and add up to "
+        "the recording. Several --text are several sounds; a text, sounds and pictures together, "
+        "or several --audio or --image, describe one.",
+        epilog="example: sep separate street.wav --text 'a dog barking' --negative traffic -o out",
+    )
+    parser.set_defaults(run=run)
+    _add_inputs(parser.add_argument_group("recordings"))
+    _add_query(parser.add_argument_group("what to look for"))
+    _add_results(parser.add_argument_group("results"))
+    _add_running(parser.add_argument_group("model and machine"))
+
+
+def _add_inputs(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("inputs", nargs="*", metavar="INPUT", help="recordings, folders, patterns like '**/*.wav'")
+    add("--list", metavar="FILE", help="file with more of them, one a line; - reads from the input")
+
+
+def _add_query(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--text", action="append", metavar="TEXT", help="a sound in words; again for another sound")
+    add("--audio", action="append", metavar="FILE", help="a recording of such a sound")
+    add(
+        "--from",
+        dest="start",
+        type=seconds,
+        metavar="SECONDS",
+        help="where the example begins in --audio or, without one, in the recording itself",
+    )
+    add("--to", dest="stop", type=seconds, metavar="SECONDS", help="where it ends")
+    add(
+        "--image",
+        action="append",
+        metavar="FILE",
+        help="a picture of what makes the sound, or a video of it",
+    )
+    add("--at", type=seconds, metavar="SECONDS", help="which frame of the video (default: first)")
+    add(
+        "--negative",
+        action="append",
+        metavar="TEXT|FILE",
+        help="what is not wanted: words, or a file with a sound or picture of it",
+    )
+    add(
+        "--weights",
+        type=weights,
+        metavar="KIND=W,...",
+        help="weights of the kinds, such as text=1,audio=0.5,negative=0.3 "
+        "(default: 1 each, negative 0.5)",
+    )
+    add(
+        "--candidates",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="try K masks and keep the result most similar to the query (default: %(default)s)",
+    )
+    add(
+        "--sharpness",
+        type=factor,
+        default=1.0,
+        metavar="X",
+        help="above 1 masks come nearer to all or nothing, below they get softer (default: 1)",
+    )
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-o",
+        "--out",
+        default="separated",
+        metavar="DIR|FILE",
+        help="folder for NAME.target.wav (with several --text NAME.the-text.wav) and "
+        "NAME.residual.wav, or, for one recording, the name of the target file "
+        "(default: %(default)s)",
+    )
+    add(
+        "--residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write everything else to a file of its own (default: yes)",
+    )
+    add("--remove", action="store_true", help="write only everything but the sounds")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="of the results (default: the recording's where it keeps the samples, else wav)",
+    )
+    add("--subtype", metavar="TYPE", help="sample type, such as PCM_16 or FLOAT (default: input's)")
+    add(
+        "--clip",
+        choices=("none", "clamp", "rescale"),
+        default="none",
+        help="samples beyond full scale: leave or, in integer files, move them to the other file; "
+        "cut them off; or divide all files by one gain (default: %(default)s)",
+    )
+    add("--figure", metavar="FILE.png", help="picture of one recording, its masks and targets")
+    add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    existing.add_argument("--skip-existing", action="store_true", help="leave finished files alone")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--model",
+        metavar="DIR",
+        help="model folder (default: $SEP_MODEL, or the newest that a recipe has trained)",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    add(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="recordings done at once, by processes that share the cores (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do every recording; 1 if some failed."""
+    _check(options)
+    several = len(options.text or []) > 1
+    sounds = slugs(options.text) if several else ["target"]
+    inputs = [*options.inputs, *(listed(options.list) if options.list else [])]
+    if not inputs:
+        raise SepError("no recordings given; name files, folders or --list FILE")
+    jobs = plan(
+        inputs,
+        options.out,
+        [] if options.remove else sounds,
+        options.residual,
+        options.format and f".{options.format}",
+    )
+    if options.figure and len(jobs) > 1:
+        raise OptionError(f"--figure draws one recording, not {len(jobs)}; leave it out")
+    worker, went = Worker(options), []
+    prepare = (
+        functools.partial(Worker, options, worker.vectors) if options.jobs > 1 else lambda: worker
+    )
+    try:
+        for outcome in outcomes(jobs, prepare, options.jobs):
+            went.append(outcome)
+            if outcome.status == "failed":
+                print(f"error: {outcome.line}", file=sys.stderr, flush=True)
+            else:
+                print(outcome.line, flush=True)
+    finally:
+        if options.summary:
+            write_summary(Path(options.summary), went)
+    failed = {outcome.job for outcome in went if outcome.status == "failed"}
+    if failed and len(jobs) > 1:
+        print(f"{len(jobs) - len(failed)} of {len(jobs)} files done; failed:", file=sys.stderr)
+        print("\n".join(f"  {job.source}" for job in jobs if job in failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+class Worker:
+    """Does one job after the other with one model; what `sep.pool.outcomes` prepares.
+
+    Args:
+        options: of the command line.
+        vectors: the embedded queries (Q, D), where another worker has them.
+
+    Raises:
+        SepError: the model or the query cannot be used.
+    """
+
+    def __init__(self, options: argparse.Namespace, vectors: "np.ndarray | None" = None):
+        from sep.separator import Separator, default_model
+
+        self.options = options
+        self.separator = Separator.from_pretrained(options.model or default_model(), options.device)
+        self.itself = _given(options.start, options.stop) and not options.audio
+        self.vectors = vectors
+        if vectors is None and not self.itself:
+            self.vectors = self._queries().numpy()
+
+    def __call__(self, job: Job) -> Outcome:
+        from encoders.base import EncoderError
+
+        begun = time.perf_counter()
+        try:
+            there = [path for path in job.outputs if os.path.exists(path)]
+            if self.options.skip_existing and len(there) == len(job.outputs):
+                return Outcome(job, "skipped", f"{job.source}: done before, left alone")
+            if there and not (self.options.overwrite or self.options.skip_existing):
+                raise AudioFileError(f"{there[0]}: exists; use --overwrite or --skip-existing")
+            result = self._separate(job)
+        except (SepError, EncoderError, OSError) as error:
+            named = str(job.source) in str(error)
+            return Outcome(job, "failed", str(error) if named else f"{job.source}: {error}")
+        found = facts(result, self.names, time.perf_counter() - begun)
+        return Outcome(job, "done", line(job, result, self.names, found["took_s"]), found)
+
+    @property
+    def names(self) -> list[str]:
+        """What the sounds are called in messages."""
+        texts = self.options.text or []
+        return texts if len(texts) > 1 else [texts[0] if texts else "query"]
+
+    def _separate(self, job: Job) -> "FileSplit":
+        import torch
+
+        from sep import audio
+
+        options, picture = self.options, None
+        queries = self._queries(job.source) if self.itself else torch.from_numpy(self.vectors)
+        if options.figure:
+            from sep.figure import Picture
+
+            picture = Picture(self.separator.model.spectrogram, self.names)
+        result = self.separator.split_file(
+            job.source,
+            job.targets or None,
+            job.residual,
+            queries=list(queries),
+            candidates=options.candidates,
+            sharpness=options.sharpness,
+            subtype=options.subtype,
+            clip=options.clip,
+            progress=progress(job.source, audio.info(job.source).sample_rate),
+            ears=picture and picture.ears,
+        )
+        if picture:
+            picture.write(options.figure, title=str(job.source))
+        return result
+
+    def _queries(self, source: Path | None = None) -> "Tensor":
+        """Embed the queries (Q, D); a stretch of `source` is one where there is no --audio."""
+        options = self.options
+        texts, sounds = options.text or [], [source] if self.itself else options.audio or []
+        if _given(options.start, options.stop):
+            sounds = [_stretch(sounds[0], options.start or 0.0, options.stop)]
+        pictures = [_picture(name, options.at) for name in options.image or []]
+        shared = {"negative": options.negative, "weights": options.weights}
+        if len(texts) > 1:
+            return self.separator.queries([{"text": text, **shared} for text in texts])
+        asked = {"text": texts, "audio": sounds, "image": pictures}
+        return self.separator.queries([{**asked, **shared}])
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    texts, audio, image = options.text or [], options.audio or [], options.image or []
+    stretch = _given(options.start, options.stop)
+    if not any((texts, audio, image, stretch)):
+        raise SepError("nothing to look for: give --text, --audio, --image or --from and --to")
+    if len(texts) > 1 and (audio or image or stretch):
+        raise OptionError(
+            "several --text are several sounds, which --audio, --image or --from cannot describe "
+            "together; give one --text, or run once for each sound"
+        )
+    if len({" ".join(text.split()) for text in texts}) < len(texts):
+        raise OptionError("the same --text is given twice; name each sound once")
+    if stretch and len(audio) > 1:
+        raise OptionError("--from and --to cut one example; give one --audio")
+    if options.stop is not None and options.stop <= (options.start or 0.0):
+        raise OptionError(f"--to {options.stop:g} is not after --from {options.start or 0:g}")
+    if options.at is not None and not any(_is_video(name) for name in image):
+        raise OptionError("--at chooses the frame of a video; give one by --image")
+    if options.remove and not options.residual:
+        raise OptionError("--remove writes only the residual, --no-residual only the rest; use one")
+    for name, suffix in (("figure", ".png"), ("summary", ".json")):
+        path = getattr(options, name)
+        if path and Path(path).suffix.lower() != suffix:
+            raise OptionError(f"--{name} {path}: end the name in {suffix}")
+
+
+def _given(*values: Any) -> bool:
+    return any(value is not None for value in values)
+
+
+def _stretch(path: str | Path, start: float, stop: float | None) -> "tuple[Tensor, int]":
+    """The example that --from and --to cut out of a recording, with its rate."""
+    from sep import audio
+
+    return audio.read(path, start, None if stop is None else stop - start)
+
+
+def _is_video(name: str) -> bool:
+    from sep.container import SUFFIXES
+
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _picture(name: str, at: float | None) -> Any:
+    """A picture's path, or the frame of a video."""
+    if not _is_video(name):
+        return name
+    from sep import container
+
+    return container.picture(name, at or 0.0)

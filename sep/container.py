@@ -1,0 +1,153 @@
+"""Containers that libsndfile cannot read (M4A, MP4, MKV, WebM, ...), decoded by ffmpeg.
+
+Sound comes through a pipe as floating-point AU, whose short header says rate and channels; nothing
+is written to disk.
+"""
+
+import io
+import re
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from shutil import which
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from sep.errors import AudioFileError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".mkv", ".mka", ".webm", ".aac", ".avi")
+SUFFIXES += (".wma", ".wmv", ".flv", ".ts", ".3gp", ".amr", ".ac3")
+DEMUXERS = "mov,matroska,aac,avi,asf,flv,mpegts,amr,ac3,ogg,wav,flac,mp3"  # read no further files
+INSTALL = "install it with `apt-get install ffmpeg` or `pip install imageio-ffmpeg`"
+
+
+def claims(path: str | Path) -> bool:
+    """Whether a file is for ffmpeg, by its suffix or its first bytes."""
+    if Path(path).suffix.lower() in SUFFIXES:
+        return True
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" or start[:4] == b"\x1aE\xdf\xa3"
+
+
+def ffmpeg() -> str:
+    """The program: on the PATH, or that of the package imageio-ffmpeg.
+
+    Raises:
+        AudioFileError: there is none.
+    """
+    if found := which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise AudioFileError(f"ffmpeg is needed to read this kind of file; {INSTALL}") from None
+
+
+def header(path: str | Path) -> tuple[int, int, int]:
+    """Rate in Hz, channels and frames; the file is decoded once to count them.
+
+    Raises:
+        AudioFileError: as in `blocks`.
+    """
+    status = Path(path).stat()
+    return _header(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _header(path: str, size: int, changed: int) -> tuple[int, int, int]:
+    with _decoded(path) as (pipe, rate, channels):
+        count = 0
+        while block := pipe.read(2**20):
+            count += len(block)
+    return rate, channels, count // (4 * channels)
+
+
+def blocks(path: str | Path, start: int, count: int, size: int) -> Iterator[np.ndarray]:
+    """Decode the first sound track: float32 samples (n, C), n at most `size`.
+
+    Args:
+        start: first sample; what comes before is decoded and dropped.
+        count: how many samples in all.
+
+    Raises:
+        AudioFileError: no ffmpeg, no sound track, or a damaged file.
+    """
+    with _decoded(path) as (pipe, _, channels):
+        frame, left, skipped = 4 * channels, count, 0
+        while skipped < start and (block := pipe.read(min(size, start - skipped) * frame)):
+            skipped += len(block) // frame
+        while left > 0 and (block := pipe.read(min(size, left) * frame)):
+            samples = np.frombuffer(block[: len(block) // frame * frame], ">f4")
+            yield samples.astype(np.float32).reshape(-1, channels)
+            left -= len(block) // frame
+
+
+def picture(path: str | Path, at_s: float = 0.0) -> "Image.Image":
+    """The frame that a video shows at `at_s` seconds.
+
+    Raises:
+        AudioFileError: no ffmpeg, no such file, or nothing to see there.
+    """
+    from PIL import Image
+
+    if not Path(path).is_file():
+        raise AudioFileError(f"{path}: no such file; check the name")
+    try:
+        command = [*_command(path, f"-ss {at_s}"), *"-map 0:v:0 -frames:v 1 -c:v png".split()]
+        done = subprocess.run([*command, *"-f image2pipe pipe:1".split()], capture_output=True)
+    except AudioFileError as error:
+        raise AudioFileError(f"{path}: {error}") from None
+    if done.returncode or not done.stdout:
+        raise AudioFileError(f"{path}: no picture at {at_s:g} s; give a time inside the video")
+    return Image.open(io.BytesIO(done.stdout))
+
+
+def _command(path: str | Path, place: str = "") -> list[str]:
+    options = f"-nostdin -v error {place} -protocol_whitelist file -format_whitelist {DEMUXERS}"
+    return [ffmpeg(), *options.split(), "-i", f"file:{path}"]
+
+
+@contextmanager
+def _decoded(path: str | Path) -> Iterator[tuple[IO[bytes], int, int]]:
+    """A pipe of big-endian float32 samples, their rate in Hz and channels."""
+    try:
+        command = [*_command(path), *"-map 0:a:0 -c:a pcm_f32be -f au pipe:1".split()]
+    except AudioFileError as error:
+        raise AudioFileError(f"{path}: {error}") from None
+    with (
+        tempfile.TemporaryFile() as said,  # not a pipe, which would fill up and stop ffmpeg
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+    ):
+        try:
+            start = process.stdout.read(24)
+            if len(start) < 24:
+                process.wait()
+                raise AudioFileError(f"{path}: {_fault(said)}")
+            _, offset, _, _, rate, channels = struct.unpack(">4s5I", start)
+            process.stdout.read(offset - 24)
+            yield process.stdout, rate, channels
+            if not process.stdout.read(1) and process.wait():
+                raise AudioFileError(f"{path}: {_fault(said)}")
+        finally:
+            process.kill()
+
+
+def _fault(said: IO[bytes]) -> str:
+    """What ffmpeg said first, and what to do."""
+    said.seek(0)
+    lines = said.read(2**16).decode(errors="replace").strip().splitlines()
+    if any("matches no streams" in line for line in lines):
+        return "has no sound track; give a recording"
+    plain = re.sub(r"\[[^]]*\] *", "", lines[0] if lines else "no output").rpartition(": ")[2]
+    return f"not a readable recording (ffmpeg: {plain[:80].rstrip('.')}); convert it to WAV or FLAC"

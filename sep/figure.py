@@ -1,0 +1,99 @@
+"""The picture of a separation, gathered while it runs in memory that does not grow."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sep.errors import SepError
+from sep.spectrogram import Spectrogram
+
+COLUMNS = 1200  # of the picture at most; longer recordings are averaged to so many
+
+
+class Pool:
+    """An ear that keeps a picture of the mean magnitude of what it hears.
+
+    Args:
+        grid: the spectrogram.
+        samples: how many will come, at the spectrogram's rate.
+    """
+
+    def __init__(self, grid: Spectrogram, samples: int):
+        self.grid, self.frames = grid, max(1, 1 + (samples - grid.n_fft) // grid.hop)
+        self.columns = min(COLUMNS, self.frames)
+        self.total = torch.zeros(grid.n_fft // 2 + 1, self.columns)
+        self.count = torch.zeros(self.columns)
+        self.waiting, self.done = torch.zeros(0), 0
+
+    def push(self, wave: Tensor) -> None:
+        """Take samples (n,)."""
+        self.waiting = torch.cat([self.waiting, wave.cpu()])
+        if len(self.waiting) >= self.grid.n_fft:
+            frames = self.waiting.unfold(0, self.grid.n_fft, self.grid.hop)
+            self._take(frames)
+            self.waiting = self.waiting[len(frames) * self.grid.hop :]
+
+    def picture(self) -> Tensor:
+        """Mean magnitudes (H, columns) on the log-frequency grid."""
+        if not self.done:  # shorter than a window
+            short = self.grid.n_fft - len(self.waiting)
+            self._take(torch.nn.functional.pad(self.waiting, (0, short))[None])
+        mean = self.total / self.count.clamp(min=1)
+        return self.grid.warp(mean.to(self.grid.window.device)).cpu()
+
+    def _take(self, frames: Tensor) -> None:
+        """Add windows (T, n_fft) to the columns that they belong to."""
+        window = self.grid.window.cpu()
+        magnitude = torch.fft.rfft(frames * window).abs().T
+        place = torch.arange(self.done, self.done + len(frames)).clamp(max=self.frames - 1)
+        column = place * self.columns // self.frames
+        self.total.index_add_(1, column, magnitude)
+        self.count.index_add_(0, column, torch.ones(len(frames)))
+        self.done += len(frames)
+
+
+class Picture:
+    """Mixture, masks and targets of one recording.
+
+    Args:
+        grid: the model's spectrogram.
+        names: of the sounds.
+    """
+
+    def __init__(self, grid: Spectrogram, names: Sequence[str]):
+        self.grid, self.names = grid, names
+        self.pools: list[Pool] = []
+
+    def ears(self, samples: int) -> list[Pool]:
+        """Listeners to the mixture and each target of `samples` samples at the model's rate."""
+        self.pools = [Pool(self.grid, samples) for _ in range(1 + len(self.names))]
+        return self.pools
+
+    def write(self, path: str | Path, title: str = "") -> None:
+        """Draw what was heard as a PNG; a mask is shown as target over mixture.
+
+        Raises:
+            SepError: the file cannot be written.
+        """
+        from sep.train.picture import draw_separation
+
+        mixture, *targets = (pool.picture() for pool in self.pools)
+        panels = {"mixture": mixture}
+        for name, target in zip(self.names, targets, strict=True):
+            which = f": {name[:18]}" if len(self.names) > 1 else ""
+            panels[f"mask{which}"] = (target / mixture.clamp(min=1e-9)).clamp(max=1)
+            panels[f"target{which}"] = target
+        pool, path = self.pools[0], Path(path)
+        hop = self.grid.hop * pool.frames / pool.columns
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".figure.", dir=path.parent) as folder:
+                drawn = Path(folder) / "figure.png"
+                draw_separation(drawn, panels, self.grid.sample_rate, hop, title)
+                os.replace(drawn, path)
+        except OSError as error:
+            raise SepError(f"{path}: cannot be written ({error.strerror})") from None

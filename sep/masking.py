@@ -1,0 +1,87 @@
+"""Masks of short segments: several queries, several sharpnesses, one pass of the network."""
+
+import torch
+from torch import Tensor
+
+from sep.model import QueryNet
+
+SLICE_FRAMES = 1024  # frames of a mask that are computed at once
+
+
+class Masking:
+    """Masks segments of a waveform, the function that overlap-add applies.
+
+    Args:
+        model: the separator network.
+        queries: (Q, D).
+        sharpness: K factors on the mask logits; above 1 masks come nearer to 0 or 1.
+        keep: whether to keep the logits of every segment, for `masks`.
+    """
+
+    def __init__(
+        self, model: QueryNet, queries: Tensor, sharpness: list[float], keep: bool = False
+    ):
+        self.model, self.sharpness, self.keep = model, sharpness, keep
+        self.device = model.spectrogram.window.device
+        self.queries = queries.to(self.device)
+        self.kept: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        """Results for each segment, K * Q."""
+        return len(self.sharpness) * len(self.queries)
+
+    def __call__(self, segments: Tensor) -> Tensor:
+        """Map (B, R, n), whose first row the network hears, to (B, R, K, Q, n)."""
+        grid = self.model.spectrogram
+        spectra = grid.stft(segments)
+        logits = self._logits(spectra[:, 0].abs())
+        results = [
+            grid.istft(spectra[:, :, None] * self._masks(s * logits)[:, None], segments.shape[-1])
+            for s in self.sharpness
+        ]
+        if self.keep:
+            self.kept.extend(logits.half().cpu())
+        return torch.stack(results, dim=2)
+
+    def masks(self, starts: list[int], cut: int, sharpness: float) -> Tensor:
+        """Masks (Q, F, T) in float16 of a whole recording.
+
+        Args:
+            starts: first frame of each segment that was masked.
+            cut: frames after a segment's start where it takes over from the one before.
+            sharpness: factor on the logits.
+        """
+        parts = []
+        for start, following, logits in zip(starts, [*starts[1:], None], self.kept, strict=True):
+            first = 0 if start == 0 else cut
+            last = None if following is None else following - start + cut
+            parts.append(logits[..., first:last])
+        slices = torch.cat(parts, dim=-1).split(SLICE_FRAMES, dim=-1)
+        masks = (self._masks(sharpness * s.to(self.device).float()[None])[0] for s in slices)
+        return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
+
+    def _logits(self, magnitude: Tensor) -> Tensor:
+        """Logits (B, Q, H, T) of magnitudes (B, F, T)."""
+        if len(self.queries) == 1:
+            return self.model.logits(magnitude, self.queries[0])[:, None]
+        return self.model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))
+
+    def _masks(self, logits: Tensor) -> Tensor:
+        """Masks (B, Q, F, T) of logits (B, Q, H, T)."""
+        return shared(self.model.spectrogram.unwarp(torch.sigmoid(logits)))
+
+
+def shared(masks: Tensor) -> Tensor:
+    """Divide masks (B, Q, F, T) by their sum over Q where it exceeds 1.
+
+    Sounds that want the same bin share it, so that together they never take more than there is;
+    a single mask stays as it is.
+    """
+    return masks / masks.sum(1, keepdim=True).clamp(min=1)
+
+
+def sharpness_series(candidates: int, sharpness: float = 1.0) -> list[float]:
+    """`sharpness` times 1, 2, 0.5, 4, 0.25, ...: factors on the mask logits."""
+    exponents = [(k + 1) // 2 * (1 if k % 2 else -1) for k in range(candidates)]
+    return [sharpness * 2.0**exponent for exponent in exponents]

@@ -1,0 +1,139 @@
+"""Which recordings, and the names of the files that their parts get."""
+
+import glob
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from os.path import exists, isdir
+from pathlib import Path
+
+from sep.errors import SepError
+
+KEPT_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".caf", ".w64", ".au")  # written as they came
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording and the files of its parts; no targets where only the residual is wanted."""
+
+    source: Path
+    targets: tuple[Path, ...]
+    residual: Path | None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files to be written."""
+        return [*self.targets, *([self.residual] if self.residual else [])]
+
+
+def listed(name: str) -> list[str]:
+    """The inputs that a text file names, one a line; `-` is standard input.
+
+    Raises:
+        SepError: the file cannot be read.
+    """
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise SepError(f"--list {name}: cannot be read ({reason}); give one file a line") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def plan(
+    inputs: Sequence[str],
+    out: str,
+    sounds: Sequence[str] = ("target",),
+    residual: bool = True,
+    suffix: str | None = None,
+) -> list[Job]:
+    """Recordings with the names of their parts, no name given twice.
+
+    Folders and patterns are searched for recordings and their tree is kept.
+
+    Args:
+        inputs: recordings, folders and patterns such as `**/*.wav`.
+        out: folder of the results or, for one recording and one sound, the target's file; the
+            residual's if there are no sounds.
+        sounds: ends of the targets' names.
+        residual: whether there is a residual.
+        suffix: of all results; by default that of the recording.
+
+    Raises:
+        SepError: nothing found, or one file named for several.
+    """
+    from sep.audio import SUFFIXES
+    from sep.container import SUFFIXES as CONTAINERS
+
+    destination = Path(out)
+    if destination.suffix.lower() in CONTAINERS and not destination.is_dir():
+        raise SepError(f"-o {out}: this kind of file is read but not written; use .wav or .flac")
+    found = [pair for name in inputs for pair in _found(name, destination)]
+    if destination.suffix.lower() in SUFFIXES and not destination.is_dir():
+        if len(found) > 1:
+            raise SepError(f"-o {out} names one file for {len(found)} recordings; name a folder")
+        if len(sounds) > 1:
+            raise SepError(f"-o {out} names one file for {len(sounds)} sounds; name a folder")
+        if suffix and destination.suffix.lower() != suffix:
+            raise SepError(f"-o {out} is not of the --format {suffix[1:]}; leave one of them out")
+        if not sounds:
+            return [Job(found[0][0], (), destination)]
+        rest = destination.with_name(f"{destination.stem}.residual{destination.suffix}")
+        return [Job(found[0][0], (destination,), rest if residual else None)]
+    jobs, taken = [], set()
+    for source, place in found:
+        end = suffix or (source.suffix if source.suffix.lower() in KEPT_SUFFIXES else ".wav")
+        stem = unused(str(place.with_suffix("")), taken)
+        targets = tuple(destination / f"{stem}.{sound}{end}" for sound in sounds)
+        jobs.append(
+            Job(source, targets, destination / f"{stem}.residual{end}" if residual else None)
+        )
+    return jobs
+
+
+def slugs(texts: Sequence[str]) -> list[str]:
+    """Ends of file names for texts, no two alike: `a dog, barking!` becomes `a-dog-barking`."""
+    taken, names = {"residual"}, []
+    for text in texts:
+        plain = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", text).casefold()).strip("-")
+        short = plain.encode(errors="ignore")[:60].decode(errors="ignore").strip("-")
+        names.append(unused(short or "sound", taken))
+    return names
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """`name`, or `name-2` and so on where that is taken whatever its case; takes it."""
+    number, tried = 1, name
+    while tried.lower() in taken:
+        number += 1
+        tried = f"{name}-{number}"
+    taken.add(tried.lower())
+    return tried
+
+
+def _found(name: str, destination: Path) -> Iterator[tuple[Path, Path]]:
+    """Recordings that an input names, each with its place below the output folder."""
+    from sep.audio import SUFFIXES
+    from sep.container import SUFFIXES as CONTAINERS
+
+    source = Path(name)
+    if isdir(source):
+        known, results = (*SUFFIXES, *CONTAINERS), destination.resolve()
+        inside = sorted(p for p in source.rglob("*") if p.suffix.lower() in known and p.is_file())
+        if source.resolve() != results:  # results of an earlier run are no recordings
+            inside = [path for path in inside if results not in path.resolve().parents]
+        if not inside:
+            raise SepError(f"{source}: no recordings in this folder ({', '.join(known)})")
+        yield from ((path, path.relative_to(source)) for path in inside)
+    elif glob.has_magic(name) and not exists(source):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), source.parts))
+        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        matches = [path for path in matches if path.is_file()]
+        if not matches:
+            raise SepError(f"{name}: matches no files; check the pattern")
+        yield from ((path, path.relative_to(root)) for path in matches)
+    else:
+        yield source, Path(source.name)

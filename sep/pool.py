@@ -1,0 +1,93 @@
+"""Jobs done one after the other or by several processes."""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import active_children, get_context
+from typing import Any
+
+from sep.errors import SepError, notice
+from sep.plan import Job
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job went: `done`, `skipped` or `failed`, a line about it, and facts for a summary."""
+
+    job: Job
+    status: str
+    line: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """What a JSON summary says of the job."""
+        names = [] if self.status == "failed" else [str(path) for path in self.job.outputs]
+        error = {"error": self.line} if self.status == "failed" else {}
+        source = str(self.job.source)
+        return {"source": source, "status": self.status, "outputs": names, **error, **self.facts}
+
+
+def outcomes(
+    jobs: Sequence[Job], prepare: Callable[[], Callable[[Job], Outcome]], processes: int = 1
+) -> Iterator[Outcome]:
+    """Do jobs, and say of each how it went as soon as it is known.
+
+    Args:
+        jobs: what to do.
+        prepare: makes what does a job; it is called once a process and can be pickled.
+        processes: how many work at once, each with its share of the processor's threads.
+
+    Raises:
+        SepError: a process died.
+    """
+    processes = min(processes, len(jobs))
+    if processes == 1:
+        yield from map(prepare(), jobs)
+        return
+    context = get_context("spawn")  # a fork would inherit the locks of torch's threads
+    with ProcessPoolExecutor(processes, context, _begin, (prepare, processes)) as pool:
+        try:
+            for future in as_completed([pool.submit(_do, job) for job in jobs]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise SepError(
+                "a process has died, perhaps for want of memory; use fewer --jobs"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                os.kill(child.pid, signal.SIGINT)
+            raise
+
+
+_process: dict[str, Any] = {"work": None, "busy": False, "stopped": False}  # of a process of a pool
+
+
+def _begin(prepare: Callable[[], Callable[[Job], Outcome]], processes: int) -> None:
+    """Start a process: Ctrl-C ends its present job, which clears up, and the later ones."""
+
+    def stop(*_: Any) -> None:
+        first, _process["stopped"] = not _process["stopped"], True
+        if first and _process["busy"]:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    warnings.formatwarning = notice
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    _process["work"] = prepare()
+
+
+def _do(job: Job) -> Outcome:
+    if _process["stopped"]:
+        return Outcome(job, "failed", "interrupted")
+    _process["busy"] = True
+    try:
+        return _process["work"](job)
+    finally:
+        _process["busy"] = False

@@ -1,0 +1,145 @@
+"""`sep separate` for several sounds, many files, containers and other results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from sep import cli, container
+from sep.errors import AudioFileError
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch, model_dir):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEP_MODEL", str(model_dir))
+
+
+def integers(path) -> np.ndarray:
+    return soundfile.read(path, dtype="int32", always_2d=True)[0].astype(np.int64)
+
+
+def test_several_sounds_and_the_residual_add_up_sample_by_sample(make_wav, capsys):
+    make_wav("x.wav", 0.5, 44_100, channels=2)
+    texts = ["--text", "a dog", "--text", "Rain!", "--text", "wind"]
+    assert cli.main(["separate", "x.wav", *texts, "-o", "out"]) == 0
+    names = ["x.a-dog.wav", "x.rain.wav", "x.wind.wav", "x.residual.wav"]
+    assert sorted(os.listdir("out")) == sorted(names)
+    np.testing.assert_array_equal(sum(integers(f"out/{n}") for n in names), integers("x.wav"))
+    line = capsys.readouterr().out
+    assert line.count("similarity to the query") == 3 and "Rain!: " in line
+
+
+def test_remove_writes_everything_but_the_sound(make_wav):
+    make_wav("x.wav", 0.5)
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "-o", "both"]) == 0
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "--remove", "-o", "rest.wav"]) == 0
+    np.testing.assert_array_equal(integers("rest.wav"), integers("both/x.residual.wav"))
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "--remove"]) == 0
+    assert os.listdir("separated") == ["x.residual.wav"]
+
+
+def test_the_recording_itself_can_be_the_example(make_wav, capsys):
+    make_wav("x.wav", 2.0)
+    wave, rate = soundfile.read("x.wav")
+    soundfile.write("part.wav", wave[rate // 2 : rate], rate)
+    stretch = ["--from", "0.5", "--to", "1"]
+    assert cli.main(["separate", "x.wav", *stretch, "-o", "self"]) == 0
+    assert cli.main(["separate", "x.wav", "--audio", "x.wav", *stretch, "-o", "named"]) == 0
+    assert cli.main(["separate", "x.wav", "--audio", "part.wav", "-o", "part"]) == 0
+    whole = [integers(f"{folder}/x.target.wav") for folder in ("self", "named", "part")]
+    np.testing.assert_array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(whole[0], whole[2])
+    capsys.readouterr()
+    assert cli.main(["separate", "x.wav", "--from", "9", "-o", "late"]) == 1
+    assert "x.wav: lasts 2.000 s, so nothing starts at 9 s" in capsys.readouterr().err
+    soundfile.write("quiet.wav", np.zeros(8000), 8000)
+    assert cli.main(["separate", "quiet.wav", *stretch, "-o", "none"]) == 1
+    assert "error: quiet.wav: audio query: is silent" in capsys.readouterr().err
+
+
+def test_processes_give_what_one_gives_and_a_summary_tells(make_wav, capsys):
+    for name in ("in/a.wav", "in/deep/b.wav", "in/c.wav"):
+        make_wav(name, 0.3)
+    Path("in/broken.wav").write_text("hello")
+    command = ["separate", "in", "--text", "a dog", "--summary", "s.json"]
+    assert cli.main([*command, "-o", "one"]) == 1
+    assert cli.main([*command, "-o", "two", "--jobs", "2"]) == 1
+    assert "3 of 4 files done; failed:\n  in/broken.wav" in capsys.readouterr().err
+    for name in ("a.target.wav", "deep/b.residual.wav", "c.target.wav"):
+        np.testing.assert_array_equal(integers(f"one/{name}"), integers(f"two/{name}"))
+    told = json.loads(Path("s.json").read_text())
+    assert (told["done"], told["failed"]) == (3, 1)
+    by_name = {entry["source"]: entry for entry in told["files"]}
+    assert "not a readable recording" in by_name["in/broken.wav"]["error"]
+    good = by_name["in/deep/b.wav"]
+    assert good["outputs"] == ["two/deep/b.target.wav", "two/deep/b.residual.wav"]
+    assert good["sounds"][0]["query"] == "a dog" and -1 <= good["sounds"][0]["similarity"] <= 1
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("flac", "PCM_16"), ("ogg", "VORBIS")])
+def test_the_format_can_be_chosen(make_wav, kind, subtype):
+    make_wav("x.wav", 0.5, 44_100)
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "--format", kind]) == 0
+    head = soundfile.info(f"separated/x.target.{kind}")
+    assert (head.samplerate, head.frames, head.subtype) == (44_100, 22_050, subtype)
+
+
+def test_a_list_names_the_recordings(make_wav):
+    make_wav("a.wav", 0.3)
+    make_wav("b.wav", 0.3)
+    Path("list.txt").write_text("b.wav\n")
+    assert cli.main(["separate", "a.wav", "--list", "list.txt", "--text", "a dog"]) == 0
+    assert {name[0] for name in os.listdir("separated")} == {"a", "b"}
+
+
+def test_a_figure_is_drawn_beside_the_sounds(make_wav):
+    make_wav("x.wav", 2.0)
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "--figure", "f.png"]) == 0
+    assert Image.open("f.png").width > 500
+
+
+def test_video_in_and_video_as_the_example(capsys):
+    try:
+        program = container.ffmpeg()
+    except AudioFileError:
+        pytest.skip("ffmpeg is not installed")
+    options = "-v error -f lavfi -i testsrc=s=32x24:d=1 -f lavfi -i sine=440:r=44100:d=1 v.mp4"
+    subprocess.run([program, *options.split()], check=True)
+    assert cli.main(["separate", "v.mp4", "--image", "v.mp4", "--at", "0.5"]) == 0
+    parts = [soundfile.read(f"separated/v.{part}.wav")[0] for part in ("target", "residual")]
+    from sep import audio
+
+    np.testing.assert_allclose(sum(parts), audio.read("v.mp4")[0][0].numpy(), atol=2e-7)
+    assert cli.main(["separate", "v.mp4", "--image", "v.mp4", "--at", "7", "-o", "late"]) == 2
+    assert "no picture at 7 s" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_and_leaves_no_half_file(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 900)
+    for k in range(3):
+        soundfile.write(f"{k}.wav", noise, 16_000)
+    command = [sys.executable, "-m", "sep.cli", "separate", "0.wav", "1.wav", "2.wav"]
+    process = subprocess.Popen(
+        [*command, "--text", "a bell", "--jobs", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    begun = time.monotonic()
+    while not list(tmp_path.rglob("*.tmp")) and time.monotonic() < begun + 120:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))

@@ -1,0 +1,88 @@
+"""Which recordings are found, and that no two results get one name."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from sep.errors import SepError
+from sep.plan import listed, plan, slugs
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def targets(*arguments, **options) -> list[str]:
+    return [str(path) for job in plan(*arguments, **options) for path in job.targets]
+
+
+def test_names_never_collide_and_trees_are_kept():
+    touch("a/x.wav", "b/x.wav", "b/deep/y.flac")
+    jobs = plan(["a/x.wav", "b/x.wav", "b"], "out")
+    assert [str(path) for job in jobs for path in job.targets] == [
+        "out/x.target.wav",
+        "out/x-2.target.wav",
+        "out/deep/y.target.flac",
+        "out/x-3.target.wav",
+    ]
+    assert len({path for job in jobs for path in job.outputs}) == 8
+
+
+def test_patterns_keep_the_tree_below_their_fixed_part():
+    touch("m/a/x.wav", "m/b/c/x.wav", "m/notes.txt")
+    assert targets(["m/**/*.wav"], "out") == ["out/a/x.target.wav", "out/b/c/x.target.wav"]
+    with pytest.raises(SepError, match="matches no files"):
+        plan(["m/*.ogg"], "out")
+
+
+def test_a_name_with_brackets_that_exists_is_no_pattern():
+    touch("x[1].wav")
+    assert targets(["x[1].wav"], "out") == ["out/x[1].target.wav"]
+
+
+def test_results_of_an_earlier_run_are_no_recordings():
+    touch("x.wav", "clip.MP4", "separated/x.target.wav")
+    assert targets(["."], "separated") == [
+        "separated/clip.target.wav",
+        "separated/x.target.wav",
+    ]
+
+
+def test_several_sounds_the_residual_alone_and_a_format():
+    (job,) = plan(["x.mp3"], "out", ["dog", "rain"], suffix=".flac")
+    assert [path.name for path in job.outputs] == ["x.dog.flac", "x.rain.flac", "x.residual.flac"]
+    (job,) = plan(["x.mp3"], "out", [])
+    assert job.targets == () and job.residual == Path("out/x.residual.wav")
+    (job,) = plan(["x.mp3"], "rest.wav", [])
+    assert job.outputs == [Path("rest.wav")]
+    (job,) = plan(["x.mp3"], "dog.wav", residual=False)
+    assert job.outputs == [Path("dog.wav")]
+
+
+def test_slugs_are_short_plain_and_apart():
+    assert slugs(["A dog, barking!", "a dog/barking", "Glocke läutet"]) == [
+        "a-dog-barking",
+        "a-dog-barking-2",
+        "glocke-läutet",
+    ]
+    assert slugs(["residual", "!?", "..", "../../etc"]) == ["residual-2", "sound", "sound-2", "etc"]
+    assert all(len(name.encode()) <= 62 for name in slugs(["x" * 10_000, "犬" * 5_000]))
+
+
+def test_lists_come_from_a_file_or_the_input(monkeypatch):
+    Path("list.txt").write_text("a.wav\n\nb c.wav\n")
+    assert listed("list.txt") == ["a.wav", "b c.wav"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("d.wav\n"))
+    assert listed("-") == ["d.wav"]
+    Path("binary").write_bytes(b"\xff\xfe\xfa")
+    for name in ("gone.txt", "binary"):
+        with pytest.raises(SepError, match=f"--list {name}: cannot be read"):
+            listed(name)
