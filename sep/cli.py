@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sep import web
 from sep.errors import AudioFileError, SepError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--mixture", metavar="MIX_DIR", help="folder of the recordings: adds improvement, SIR, SAR"
     )
     score.add_argument("--out", metavar="FILE", help="write the scores of each file as CSV")
+    web.add_options(commands)
     return parser
 
 
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Waiting threads sleep rather than spin: on a busy machine this is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
-        return {"separate": separate, "score": score}[options.command](options)
+        return {"separate": separate, "score": score, "serve": web.serve}[options.command](options)
     except SepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
