@@ -193,10 +193,10 @@ def describe(found: "FileSeparation") -> str:
     """One line on a separation: how near recording and target are to the query."""
     if math.isnan(found.mixture_similarity):
         return "The recording is silent, and so are both parts."
-    before = f"Similarity to the query: recording {found.mixture_similarity:.2f}"
+    before = f"Done. Similarity to the query: recording {found.mixture_similarity:.2f}"
     if found.level_db < ABSENT_DB or math.isnan(found.similarity):
         return f"{before}. The sound was hardly found ({found.level_db:.0f} dB of the recording)."
-    return f"{before}, target {found.similarity:.2f}."
+    return f"{before}, target {found.similarity:.2f} (1 is the same)."
 
 
 def _duration(seconds: float) -> str:

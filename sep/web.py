@@ -35,6 +35,17 @@ STYLE = """
 .message .fault {border-color: #b91c1c; background: #b91c1c1a}
 """
 
+# tells screen readers which input a button belongs to, of inputs that appear later, too
+NAME_GROUPS = """() => {
+  const name = () => document.querySelectorAll("[data-testid=block-label]").forEach((label) => {
+    const block = label.closest(".block");
+    block.setAttribute("role", "group");
+    block.setAttribute("aria-label", label.innerText.trim());
+  });
+  name();
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+}"""
+
 
 def add_options(commands: Any) -> None:
     """Add `sep serve` to the subcommands of a parser."""
@@ -129,7 +140,7 @@ def launch(service: "Service", host: str, port: int, browser: bool = False) -> "
             enable_monitoring=False,
             run_history=False,
             footer_links=[],
-            max_file_size=round(service.max_mb * 1e6),
+            max_file_size=round(service.max_mb * 2**20),
             theme=gradio.themes.Default(
                 primary_hue="teal",
                 font=["system-ui", "sans-serif"],
@@ -139,6 +150,7 @@ def launch(service: "Service", host: str, port: int, browser: bool = False) -> "
                 button_primary_background_fill_hover="*primary_800",
             ),
             css=STYLE,
+            js=NAME_GROUPS,
         )
     except (OSError, ValueError) as error:
         raise SepError(f"the page cannot be served on {host}:{port} ({error})") from None
@@ -259,13 +271,14 @@ def build_page(service: "Service") -> "gradio.Blocks":
         )
         asked = [recording, text, sound, image, negative]
         found = [message, results, target, save_target, residual, save_residual, picture]
+        buttons = [start, stop]
         started = gradio.on(
-            [start.click, text.submit], begin, None, [start, stop, message], queue=False
+            [start.click, text.submit], begin, None, [*buttons, message], queue=False
         )
         worked = started.then(
             work, asked, found, preprocess=False, show_progress_on=message, concurrency_limit=1
         )
-        worked.then(finish, None, [start, stop], queue=False)
+        worked.then(finish, None, buttons, queue=False)
         stop.click(cancel, queue=False)
         sound.change(reveal, sound, more, queue=False, preprocess=False)
         page.unload(leave)
