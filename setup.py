@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 IMAGEBIND = ["imagebind-unofficial>=0.1.1", "einops>=0.8"]  # einops it needs and does not name
 CLAP = ["transformers>=4.50"]
 LORA = ["peft>=0.14"]
+UI = ["gradio>=6"]
 
 setup(
     name="sep-toolkit",
@@ -41,8 +42,9 @@ setup(
         "imagebind": IMAGEBIND,
         "clap": CLAP,
         "lora": LORA,
+        "ui": UI,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
-        "dev": ["pytest>=8", "ruff>=0.9", *CLAP, *LORA]
+        "dev": ["pytest>=8", "ruff>=0.9", "playwright>=1.50", *CLAP, *LORA, *UI]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},

@@ -55,6 +55,7 @@ def levels(
         counts.index_add_(0, column, torch.ones(ready))
         waiting, done = waiting[:, ready * grid.hop :], done + ready
         progress(min(done / frames, 1.0))
+    progress(1.0)
     return grid.warp((power / counts.clamp_min(1)).sqrt()), each * grid.hop / grid.sample_rate
 
 
