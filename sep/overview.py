@@ -113,7 +113,7 @@ def draw(
     nyquist_khz = grid.sample_rate / 2000
     ticks = [tick for tick in TICKS_KHZ if tick <= nyquist_khz]
     rows = [math.log(20 * tick / nyquist_khz + 1) / math.log(21) for tick in ticks]
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True)
     extent = (0, mixture.shape[-1] * column_s, 0, 1)
