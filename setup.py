@@ -7,6 +7,7 @@ CLAP = ["transformers>=4.50"]
 LORA = ["peft>=0.14"]
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings an ffmpeg along
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
+UI = ["gradio>=6"]
 
 setup(
     name="sep-toolkit",
@@ -45,8 +46,10 @@ setup(
         "lora": LORA,
         "video": VIDEO,
         "export": EXPORT,
+        "ui": UI,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
-        "dev": ["pytest>=8", "ruff>=0.9", *CLAP, *LORA, *VIDEO, *EXPORT]
+        "dev": ["pytest>=8", "ruff>=0.9", "playwright>=1.50"]
+        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},

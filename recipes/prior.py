@@ -29,7 +29,7 @@ from sep.metrics import figures, statistics
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.overlap import soft_iou
 from sep.metrics.sisdr import si_sdr_improvement
-from sep.prior import PriorNet
+from sep.networks.prior import PriorNet
 from sep.program import guarded, say
 from sep.train.heatmap import cell_target
 from sep.train.losses import bin_weight, target_masks

@@ -23,8 +23,8 @@ from sep.device import resolve
 from sep.errors import DataError, OptionError
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.passes import compare, markdown, summarise
+from sep.networks.reflect import ReflectiveNet
 from sep.program import guarded, say
-from sep.reflect import ReflectiveNet
 from sep.rl.reward import ClassHit
 
 

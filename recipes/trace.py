@@ -26,12 +26,12 @@ from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.reliability import Reliability
 from sep.metrics.sisdr import si_sdr
 from sep.model import QueryNet
+from sep.networks.trace import TraceNet
+from sep.networks.turns import TurnNet
 from sep.program import guarded, say
 from sep.rl.episodes import interval_iou
 from sep.rl.shaping import active_frames
 from sep.trace import draw_trace, explain, save_trace
-from sep.tracenet import TraceNet
-from sep.turns import TurnNet
 
 
 @torch.inference_mode()

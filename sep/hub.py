@@ -18,11 +18,11 @@ from sep.model import QueryNet
 FORMAT = 1
 KINDS = {  # of networks: what a model folder's config calls them
     "query": "sep.model.QueryNet",
-    "confident": "sep.confidence.ConfidentNet",
-    "trace": "sep.tracenet.TraceNet",
-    "turns": "sep.turns.TurnNet",
-    "prior": "sep.prior.PriorNet",
-    "reflect": "sep.reflect.ReflectiveNet",
+    "confident": "sep.networks.confidence.ConfidentNet",
+    "trace": "sep.networks.trace.TraceNet",
+    "turns": "sep.networks.turns.TurnNet",
+    "prior": "sep.networks.prior.PriorNet",
+    "reflect": "sep.networks.reflect.ReflectiveNet",
 }
 
 

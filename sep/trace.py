@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sep.tracenet import TraceNet
-from sep.turns import TurnNet
+from sep.networks.trace import TraceNet
+from sep.networks.turns import TurnNet
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 LONG = {"egs/mini_sounds/run.sh\n", "tests/run.sh\n"}  # the recipe; and what runs this very test
-SHORT = [code for language, code in BLOCKS if language == "bash" and code not in LONG]
+SERVE = "sep serve\n"  # ends when it is told to
+SHORT = [code for language, code in BLOCKS if language == "bash" and code not in {*LONG, SERVE}]
 
 
 def run(code: str, home: Path, **environment: str) -> str:
@@ -70,6 +72,25 @@ def test_files_that_a_separation_prints_exist_and_add_up(home):
     ]
     assert rate == 44_100
     np.testing.assert_array_equal(parts[0] + parts[1], mixture)
+
+
+def test_the_page_is_served_until_it_is_stopped(home, model_dir):
+    pytest.importorskip("gradio", reason="gradio is not installed (extra ui)")
+    assert ("bash", SERVE) in BLOCKS
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {SERVE.strip()} --port {port}"],
+        cwd=home,
+        env={**os.environ, "SEP_MODEL": str(model_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    first = process.stdout.readline()
+    process.terminate()
+    rest = process.communicate(timeout=60)[0]
+    assert first.startswith(f"http://127.0.0.1:{port}/") and process.returncode == 0, first + rest
 
 
 def test_python_block_runs(home, model_dir):

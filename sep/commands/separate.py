@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sep.commands.plan import Job, listed, plan, slugs
+from sep.commands.pool import Outcome, outcomes
 from sep.commands.values import factor, positive, seconds, weights
 from sep.commands.verdict import facts, line, progress, write_summary
 from sep.errors import AudioFileError, OptionError, SepError
-from sep.plan import Job, listed, plan, slugs
-from sep.pool import Outcome, outcomes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Worker:
-    """Does one job after the other with one model; what `sep.pool.outcomes` prepares.
+    """Does one job after the other with one model; what `sep.commands.pool.outcomes` prepares.
 
     Args:
         options: of the command line.

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sep.commands.plan import Job
+from sep.commands.pool import Outcome
 from sep.errors import SepError
-from sep.plan import Job
-from sep.pool import Outcome
 
 if TYPE_CHECKING:
     from sep.results import FileSplit

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sep.metrics.sisdr import si_sdr
 from sep.metrics.statistics import paired
-from sep.reflect import ReflectiveNet
+from sep.networks.reflect import ReflectiveNet
 from sep.rl.reward import ClassHit
 from sep.train.batch import Batch
 from sep.train.reflection import mistaken

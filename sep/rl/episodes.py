@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from sep.metrics.overlap import soft_iou
+from sep.networks.turns import Episode
 from sep.rl.advantage import group_advantage
 from sep.rl.reward import Rollout
 from sep.rl.shaping import active_frames, active_span
 from sep.train.losses import target_masks, weighted_bce
 from sep.train.term import Update
-from sep.turns import Episode
 
 
 def interval_iou(interval: Tensor, active: Tensor, cells: int) -> Tensor:

@@ -126,7 +126,7 @@ class TileExploration:
 
 
 class PriorExploration(TileExploration):
-    """One Beta action for each cell of the heat map of `sep.prior.PriorNet` (CoPRS).
+    """One Beta action for each cell of the heat map of `sep.networks.prior.PriorNet` (CoPRS).
 
     The proposal is the heat map itself. An action Z takes its place: the network's decoder makes
     the mask of the heat map H + logit Z - logit E[Z], which for the mean action is the mask of

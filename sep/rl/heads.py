@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
+from sep.networks.trace import Trace
 from sep.rl.advantage import group_advantage
 from sep.rl.shaping import active_frames
-from sep.tracenet import Trace
 from sep.train.term import Update
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from sep.confidence import ConfidentNet
 from sep.data.bank import ClipBank
 from sep.errors import OptionError
 from sep.model import QueryNet
+from sep.networks.confidence import ConfidentNet
+from sep.networks.trace import TraceNet
+from sep.networks.turns import TurnNet
 from sep.rl.calibration import ConfidenceLoss, ConfidentKappa, Emission
 from sep.rl.episodes import TurnLoss
 from sep.rl.heads import TraceLoss
 from sep.rl.reward import WeightedSum
-from sep.tracenet import TraceNet
 from sep.train.term import Term
-from sep.turns import TurnNet
 
 
 def mechanisms(

@@ -1,4 +1,4 @@
-"""Supervision of `sep.prior.PriorNet`'s heat map and of the mask decoded from it (CoPRS)."""
+"""Supervision of the heat map of `PriorNet` and of the mask decoded from it (CoPRS)."""
 
 from collections.abc import Mapping
 

@@ -42,7 +42,7 @@ class ReflectionOptions:
 
 
 class ReflectiveTask(SupervisedTask):
-    """Supervised training of both passes of a `sep.reflect.ReflectiveNet`.
+    """Supervised training of both passes of a `sep.networks.reflect.ReflectiveNet`.
 
     AURORA (arXiv 2508.02149) trains on 1,505 of its model's own wrong answers with 3,500 ordinary
     ones. Here a step draws `pool` batches, lets pass 1 answer for every source, and keeps a batch

@@ -19,7 +19,7 @@ class Update:
         model: the policy's network.
         batch: its mixtures; the first source is the policy's target.
         maps: what `combine` takes of the network: (B, K, H, T) (`QueryNet.maps`), or more, such as
-            a `sep.prior.Scene`.
+            a `sep.networks.prior.Scene`.
         logits: (B, S, H, T) mask logits of every source.
         weight: (B, H, T) importance of the bins.
         masks: (B, G, H, T) drawn in the rollout; advantage: theirs, (B, G) or (B, G, t). None where

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sep import hub
+from sep.networks.turns import Episode
 from sep.rl.episodes import TurnLoss, interval_iou, progress
 from sep.rl.explore import TileExploration
 from sep.rl.reward import SiSdrGain, WeightedSum
@@ -14,7 +15,6 @@ from sep.rl.task import PolicyOptions, PolicyTask
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight
 from sep.train.term import Update
-from sep.turns import Episode
 
 
 def test_interval_iou_of_hand_computed_cases():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sep import hub
+from sep.networks.trace import Trace
 from sep.rl.heads import TraceLoss, head_gradient, occupied, set_iou
-from sep.tracenet import Trace
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight, separation_loss
 from sep.train.term import Update

@@ -4,7 +4,7 @@ import torch
 
 from sep import hub
 from sep.model import QueryNet
-from sep.tracenet import Trace, TraceNet
+from sep.networks.trace import Trace, TraceNet
 
 
 def tiny():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
 from sep.errors import OptionError
-from sep.tracenet import Trace, TraceNet
+from sep.networks.trace import Trace, TraceNet
 
 CHOICES = ("policy", "random", "whole")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
 from typing import Any
 
+from sep.commands.plan import Job
 from sep.errors import SepError, notice
-from sep.plan import Job
 
 
 @dataclass(frozen=True)

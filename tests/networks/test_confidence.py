@@ -3,8 +3,8 @@
 import torch
 
 from sep import hub
-from sep.confidence import ConfidentNet
 from sep.model import QueryNet
+from sep.networks.confidence import ConfidentNet
 
 
 def tiny():

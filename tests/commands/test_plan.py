@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sep.commands.plan import listed, plan, slugs
 from sep.errors import SepError
-from sep.plan import listed, plan, slugs
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from sep import hub
 from sep.model import QueryNet
-from sep.reflect import ReflectiveNet
+from sep.networks.reflect import ReflectiveNet
 from sep.separator import Separator
 
 SIZE = {"width": 2, "levels": 4, "mask_channels": 3, "embed_dim": 8, "floor": 1e-3}

@@ -8,7 +8,7 @@ import torch
 
 from sep import hub
 from sep.model import QueryNet
-from sep.turns import TurnNet, _gate
+from sep.networks.turns import TurnNet, _gate
 
 
 def tiny():

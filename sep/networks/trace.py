@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sep.confidence import ConfidentNet
+from sep.networks.confidence import ConfidentNet
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from sep import hub
 from sep.errors import ModelError
 from sep.model import QueryNet
-from sep.prior import PriorNet
+from sep.networks.prior import PriorNet
 
 SMALL = {"heads": 2, "head_dim": 4, "token_dim": 8, "hidden": 3}
 

@@ -1,0 +1,1 @@
+"""Networks that add a mechanism to `sep.model.QueryNet`; `sep.hub.KINDS` names them."""

@@ -1,0 +1,178 @@
+"""`sep serve` as its users meet it: a page in a browser, one line where it cannot be served."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sep import cli
+
+ROOT = Path(cli.__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="gradio is not installed (extra ui)"
+)
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="chromium (apt-get install chromium) or playwright (extra dev) is not installed",
+)
+WAIT_MS = 90_000  # of a busy machine
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(model_dir, tmp_path_factory):
+    """A server of its own process: its address, the process and its temporary folder."""
+    home, port = tmp_path_factory.mktemp("serve"), free_port()
+    command = [sys.executable, "-m", "sep.cli", "serve", "--port", str(port), "--max-minutes", "1"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SEP_MODEL": str(model_dir),
+        "TMPDIR": str(home),
+    }
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    first = process.stdout.readline()
+    assert first.startswith(f"http://127.0.0.1:{port}/ "), first + process.stdout.read()
+    yield f"http://127.0.0.1:{port}", process, home
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """The page, freshly opened, with the addresses it asked for in `page.asked`."""
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(server[0])
+    page.get_by_role("group", name="Recording").wait_for()
+    yield page
+    page.close()
+
+
+def upload(page, name: str, path: Path) -> None:
+    group = page.get_by_role("group", name=name)
+    group.locator("input[type=file]").set_input_files(path)
+    group.get_by_role("button", name="Clear").wait_for()
+
+
+def answer(page) -> str:
+    page.get_by_role("button", name="Separate").click()
+    line = page.locator(".message .fine, .message .fault")
+    line.wait_for()
+    return line.inner_text()
+
+
+def save(page, name: str, folder: Path) -> np.ndarray:
+    with page.expect_download() as caught:
+        page.get_by_role("button", name=f"Download {name}").click()
+    caught.value.save_as(folder / caught.value.suggested_filename)
+    assert caught.value.suggested_filename == f"street.{name}.wav"
+    return soundfile.read(folder / caught.value.suggested_filename, dtype="int16")[0]
+
+
+@needs_gradio
+@needs_browser
+def test_a_recording_goes_in_and_two_parts_that_add_up_come_out(page, make_wav, tmp_path):
+    source = make_wav("street.wav", 2.0, 44_100, channels=2)
+    upload(page, "Recording", source)
+    page.get_by_label("What to take out").fill("a bell")
+    assert answer(page).startswith("Done. Similarity to the query: recording ")
+    parts = [save(page, name, tmp_path) for name in ("target", "residual")]
+    assert parts[0].any() and parts[1].any()
+    np.testing.assert_array_equal(parts[0] + parts[1], soundfile.read(source, dtype="int16")[0])
+    picture = page.get_by_role("img", name="Spectrograms of the recording")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    asked = [url for url in page.asked if not url.startswith(("data:", "blob:"))]
+    assert asked and all(url.startswith("http://127.0.0.1:") for url in asked)
+
+
+@needs_gradio
+@needs_browser
+def test_an_example_asks_by_a_sound(page):
+    page.get_by_role("button", name="the drums, by the sound of one").click()
+    for name in ("Recording", "Example of the sound"):
+        page.get_by_role("group", name=name).get_by_role("button", name="Clear").wait_for()
+    assert answer(page).startswith("Done. ")
+
+
+@needs_gradio
+@needs_browser
+def test_a_bad_file_is_one_line_on_the_page(page, tmp_path):
+    (tmp_path / "notes.wav").write_text("hello")
+    upload(page, "Recording", tmp_path / "notes.wav")
+    page.get_by_label("What to take out").fill("a bell")
+    assert answer(page).startswith("notes.wav: not a readable recording")
+    assert not page.get_by_role("button", name="Download target").is_visible()
+    assert page.get_by_role("button", name="Separate").is_enabled()
+
+
+@needs_gradio
+@needs_browser
+def test_a_narrow_window_needs_no_sideways_scrolling(page):
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@needs_gradio
+def test_a_signal_ends_it_and_deletes_its_files(server):
+    _, process, home = server
+    assert list(home.glob("sep-serve-*/examples/*.wav"))
+    process.send_signal(signal.SIGTERM)
+    assert "stopped" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and not list(home.glob("sep-serve-*"))
+
+
+@needs_gradio
+def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", "--port", str(port), "--model", "gone"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in error and error.count("\n") == 1
+
+
+@needs_gradio
+def test_a_missing_model_is_one_line(capsys):
+    assert cli.main(["serve", "--port", str(free_port()), "--model", "gone"]) == 2
+    assert capsys.readouterr().err.startswith("error: gone: no such model folder")
+
+
+def test_a_missing_gradio_is_one_line_with_the_way_to_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["serve"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install -e '.[ui]'" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--port=0", "--port=x", "--max-minutes=0", "--max-mb=nan"])
+def test_wrong_numbers_are_refused(option):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", option])
+    assert caught.value.code == 2
