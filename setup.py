@@ -18,7 +18,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["sep", "sep.*", "encoders", "encoders.*"]),
-    package_data={"sep": ["py.typed"], "encoders": ["weights/*/*"]},
+    package_data={"sep": ["py.typed", "weights/*/*"], "encoders": ["weights/*/*"]},
     install_requires=[
         "torch>=2.11",
         "torchaudio>=2.11",

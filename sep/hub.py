@@ -165,23 +165,27 @@ def extend(model: QueryNet, kind: str, **options: Any) -> QueryNet:
 
 
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
-    """Load the query encoder that a model folder carries in `encoder/`.
+    """Load the query encoder of a model: what its folder carries in `encoder/`, or the shipped one.
 
     Raises:
-        ModelError: the folder carries none, or another one than its separator was trained with.
+        ModelError: it is neither, or another one than the separator was trained with.
     """
     import encoders
     from encoders.checkpoint import read_config as described
+    from encoders.registry import SHIPPED
 
-    path = Path(folder) / "encoder"
+    wanted = read_config(folder).get("encoder") or {}
+    path, fingerprint = Path(folder) / "encoder", wanted.get("fingerprint")
     if not path.is_dir():
-        raise ModelError(f"{path}: missing; copy the whole model folder")
-    wanted = (read_config(folder).get("encoder") or {}).get("fingerprint")
+        shipped = SHIPPED / str(wanted.get("name"))
+        if not fingerprint or not shipped.is_dir():
+            raise ModelError(f"{path}: missing; copy the whole model folder")
+        path = shipped
     found = described(path).get("fingerprint")
-    if wanted and found != wanted:
+    if fingerprint and found != fingerprint:
         raise ModelError(
             f"{path}: this encoder ({found}) is not the one that the separator was trained with "
-            f"({wanted}); copy the whole model folder again"
+            f"({fingerprint}); copy the whole model folder again"
         )
     return encoders.load(path, device=device)
 
