@@ -56,6 +56,7 @@ class Similarity:
     """
 
     smallest_gap = 0.1  # of the target over the mixture, when normalising
+    at_once = 64  # waveforms embedded together, so that memory does not grow with G
 
     def __init__(
         self,
@@ -106,7 +107,9 @@ class Similarity:
             waves = waves[:, :, None]
         flat = waves.flatten(0, 2)
         noise = torch.randn(flat.shape[-1], generator=torch.Generator().manual_seed(0)) * _FLOOR
-        return self.embed(flat + noise.to(flat.device), sample_rate).unflatten(0, waves.shape[:3])
+        parts = (flat + noise.to(flat.device)).split(self.at_once)
+        vectors = torch.cat([self.embed(part, sample_rate) for part in parts])
+        return vectors.unflatten(0, waves.shape[:3])
 
 
 class SiSdrGain:

@@ -250,10 +250,13 @@ class PolicyTask:
         return norm
 
     def listen(self, batch: Batch, masks: Tensor) -> Rollout:
-        """Turn masks (B, G, H, T) into audio, for rewards."""
+        """Turn masks (B, G, H, T) into audio, for rewards; spectra are made for one G at a time."""
         grid, samples = self.model.spectrogram, batch.sources.shape[-1]
+        waves = [
+            grid.istft(batch.spectrum * grid.unwarp(each), samples) for each in masks.unbind(1)
+        ]
         return Rollout(
-            estimates=grid.istft(batch.spectrum[:, None] * grid.unwarp(masks), samples),
+            estimates=torch.stack(waves, 1),
             mixture=batch.sources.sum(1),
             target=batch.sources[:, 0],
             query=batch.query[:, 0],

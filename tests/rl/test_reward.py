@@ -122,3 +122,17 @@ def test_overlap_is_the_published_blend():
     found = MaskOverlap()(rollout(LOW, LOW))
     second = 0.5 * 3 / 3.2 + 0.2 * 6 / 6.04 + 0.3
     torch.testing.assert_close(found, torch.tensor([[0.25 + 0.2 * 0.8, second]]))
+
+
+def test_waveforms_are_embedded_a_few_at_a_time():
+    counts = []
+
+    def counted(wave, sample_rate):
+        counts.append(len(wave))
+        return embed(wave, sample_rate)
+
+    reward = Similarity(counted)
+    whole = reward(rollout(*[LOW, HIGH] * 4))
+    reward.at_once = 3
+    torch.testing.assert_close(reward(rollout(*[LOW, HIGH] * 4)), whole)
+    assert counts == [8, 3, 3, 2]
