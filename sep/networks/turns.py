@@ -82,6 +82,7 @@ class TurnNet(TraceNet):
         self.interval_head = nn.Conv1d(32, 3, 1)  # of a cell: being in, first, last
         self.stop_head = nn.Linear(32, 1)
         self.refiner = _Refiner(fine, self.config["mask_channels"])
+        self.refiner.to(memory_format=torch.channels_last)
         for head in (self.interval_head, self.stop_head):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
