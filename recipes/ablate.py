@@ -52,7 +52,8 @@ class Listener:
 
     @cached_property
     def clips(self) -> EvaluationSet:
-        return EvaluationSet(self.cfg.data, self.cfg.split, self.exp / "queries")
+        cfg = self.cfg
+        return EvaluationSet(cfg.data, cfg.split, self.exp / "queries", cfg.mixtures)
 
     @cached_property
     def judge(self) -> Judge:

@@ -138,7 +138,7 @@ def network(kind: str) -> type[QueryNet]:
     return getattr(importlib.import_module(module), name)
 
 
-def extend(model: QueryNet, kind: str, **options: Any) -> QueryNet:
+def extend(model: QueryNet, kind: str = "", **options: Any) -> QueryNet:
     """A network of another kind with the weights of `model` and new parts beside them.
 
     New parts start so that the masks are those of `model`. A model of that kind already is

@@ -24,6 +24,7 @@ class EvaluationSet:
         data: folder of the data directories.
         split: which of them.
         queries: folder of the query embeddings, a file a split.
+        count: take the first so many; None takes all.
 
     Attributes:
         mixtures: the n descriptions; ids and labels of their targets.
@@ -31,12 +32,12 @@ class EvaluationSet:
         mixture: (n, N), the sum of the sources.
     """
 
-    def __init__(self, data: str | Path, split: str, queries: str | Path):
+    def __init__(self, data: str | Path, split: str, queries: str | Path, count: int | None = None):
         self.data, self.split, self.query_dir = Path(data), split, Path(queries)
         self._banks: dict[str, QueryBank] = {}
         folder = self.data / split
         directory = DataDir(folder)
-        self.mixtures = mixtures.load(folder / "mixtures.jsonl")
+        self.mixtures = mixtures.load(folder / "mixtures.jsonl")[:count]
         if not self.mixtures:
             raise DataError(f"{folder}/mixtures.jsonl: empty; run stage 1 again")
         self.sources = torch.stack([mixtures.render(m, directory) for m in self.mixtures])
