@@ -72,6 +72,7 @@ def _described(name: str) -> str:
 
 def _listener(options: argparse.Namespace) -> tuple[Any, list[str], str]:
     """The encoder and the labels to listen for; None and the reason where there are none."""
+    from encoders.base import EncoderError
     from sep import hub
     from sep.separator import default_model
 
@@ -82,7 +83,10 @@ def _listener(options: argparse.Namespace) -> tuple[Any, list[str], str]:
         if options.model or options.classes:
             raise
         return None, [], f"classes not looked for: {error}"
-    return hub.load_encoder(folder), labels, ""
+    try:
+        return hub.load_encoder(folder), labels, ""
+    except EncoderError as error:
+        raise ModelError(f"{folder}: its query encoder cannot be loaded: {error}") from None
 
 
 def _lines(name: str) -> list[str]:

@@ -221,16 +221,16 @@ class Worker:
                 raise AudioFileError(f"{there[0]}: exists; use --overwrite or --skip-existing")
             result = self._separate(job)
         except (SepError, EncoderError, OSError) as error:
-            named = str(job.source) in str(error)
-            return Outcome(job, "failed", str(error) if named else f"{job.source}: {error}")
+            reason = getattr(error, "strerror", None) or str(error)
+            named = str(job.source) in reason
+            return Outcome(job, "failed", reason if named else f"{job.source}: {reason}")
         found = facts(result, self.names, time.perf_counter() - begun)
         return Outcome(job, "done", line(job, result, self.names, found["took_s"]), found)
 
     @property
     def names(self) -> list[str]:
         """What the sounds are called in messages."""
-        texts = self.options.text or []
-        return texts if len(texts) > 1 else [texts[0] if texts else "query"]
+        return [" ".join(text.split()) for text in self.options.text or ["query"]]
 
     def _separate(self, job: Job) -> "FileSplit":
         import torch

@@ -93,6 +93,8 @@ def test_recipe_runs_from_recordings_to_scores(finished):
     for system in ("supervised", "control", "rl"):
         for name in ("config.json", "model.safetensors"):
             assert (exp / system / "best" / name).is_file()
+        config = json.loads((exp / system / "best" / "config.json").read_text())
+        assert len(config["provenance"]["labels"]) > 1
         waves = sorted((exp / "separated" / system).glob("*.wav"))
         assert len(waves) == 4
         for wave in waves:
