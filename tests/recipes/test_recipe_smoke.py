@@ -134,7 +134,7 @@ def test_rl_takes_rewards_of_ones_own_and_names_what_it_does_not_know(finished):
 def test_an_ablation_is_run_once_and_written_as_a_page(finished):
     _, exp = finished
     sweep = ["ablate.py", "masks=8", "rows=[base,BCE alone]", "seeds=[0]", "valid_mixtures=2"]
-    sweep += ["points=1", "common=[rl.batch=2]", "control=[batch=2]", "shortest_s=1"]
+    sweep += ["points=1", "common=['rl.batch=2']", "control=['batch=2']", "shortest_s=1"]
     succeed(exp, *sweep, "results=ABLATION.md")
     assert (exp / "ablation" / "table.md").is_file() and (exp / "ablation" / "trade.png").is_file()
     assert "- BCE alone: `rl=bce`" in (exp.parents[1] / "ABLATION.md").read_text()

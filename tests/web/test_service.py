@@ -34,7 +34,7 @@ def test_parts_add_up_and_the_picture_is_one(service, make_wav):
     assert result.target.name == "mix.target.wav" and "Similarity to the query" in result.message
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
     with Image.open(result.picture) as picture:
-        assert min(picture.size) > 300
+        assert min(picture.size) > 200
 
 
 def test_every_kind_of_query_and_their_mix_change_the_result(service, make_wav, tmp_path):
