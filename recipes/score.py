@@ -129,6 +129,33 @@ def semantic_scores(
     return scores
 
 
+@torch.inference_mode()
+def absent_levels(
+    exp: Path, clips: EvaluationSet, systems: list[str], device: torch.device, batch: int = 16
+) -> dict[str, dict[str, Tensor]]:
+    """`scores[system]["absent_db"]` (n,): level of what is found, in dB of the mixture, when a
+    mixture is asked for the next mixture's target whose class it does not hold."""
+    held = [{m.label, *m.interferer_labels} for m in clips.mixtures]
+    count = len(clips)
+    other = [
+        next((k % count for k in range(i, i + count) if clips.labels[k % count] not in held[i]), i)
+        for i in range(count)
+    ]
+    query, _ = clips.queries("text")
+    scores = {}
+    for system in systems:
+        model = hub.from_pretrained(exp / system / "best", device)
+        levels = []
+        for mixture, asked in zip(
+            clips.mixture.split(batch), query[other].split(batch), strict=True
+        ):
+            found = model.separate(mixture.to(device), asked.to(device)).cpu()
+            power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
+            levels.append(10 * torch.log10(power.clamp(min=1e-12)))
+        scores[system] = {"absent_db": torch.cat(levels)}
+    return scores
+
+
 def rows_of(
     clips: EvaluationSet, index: list[int], system: str, query: str, scores: dict[str, Tensor]
 ) -> list[dict[str, Any]]:
@@ -228,6 +255,9 @@ def run(cfg: DictConfig) -> None:
     for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
         scores.setdefault(system, {}).update(found)
 
+    if cfg.absent:
+        for system, found in absent_levels(exp, clips, systems, device).items():
+            scores[system].update(found)
     everyone = list(range(len(clips)))
     rows = [
         row for s, found in scores.items() for row in rows_of(clips, everyone, s, "text", found)
@@ -243,6 +273,11 @@ def run(cfg: DictConfig) -> None:
     tables = [report.score_table(summaries["text"]), report.kinds_table(trained)]
     tables += [report.paired_table(found, a, b) for (a, b), found in compared.items()]
     page = "\n\n".join([*tables, notes(clips, grid, checked, summaries)])
+    if cfg.absent:
+        page += (
+            "- Level when absent: of what is found, under the mixture, when asked by text for "
+            "another mixture's target.\n"
+        )
 
     out = exp / "scores"
     report.write_csv(out / "per_clip.csv", rows)

@@ -29,6 +29,7 @@ METRICS = {
     "judge_similarity": ("similarity, judge", 3),
     "encoder_hit": ("class hits, encoder", 3),
     "judge_hit": ("class hits, judge", 3),
+    "absent_db": ("level when absent, dB", 1),
 }
 UNBOUNDED_DB = 100.0  # a ratio above this is rounding noise, shown as ">100"
 

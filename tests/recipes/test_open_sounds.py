@@ -105,7 +105,7 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     assert {"all: by text", "all: by sound", "monotone_10"} <= {row["name"] for row in rows}
     assert "| all: by text |" in done.stdout and "the encoder" in done.stdout
     assert len((home / "data/test/mixtures.jsonl").read_text().splitlines()) == 4
-    assert "SI-SDRi dB by query" in done.stdout
+    assert "SI-SDRi dB by query" in done.stdout and "level when absent" in done.stdout
     for system in ("supervised", "control", "rl"):
         assert (home / "exp/main" / system / "best/model.safetensors").is_file()
 

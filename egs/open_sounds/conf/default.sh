@@ -19,4 +19,4 @@ train_conf=(
 )
 rl_conf=(valid_mixtures=200)
 separate_conf=()
-score_conf=("results=$exp/RESULTS.md")
+score_conf=("results=$exp/RESULTS.md" absent=true)
