@@ -11,6 +11,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import csv
 import math
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import hydra
 import rl as policy_recipe
 import torch
 import train as supervised_recipe
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import encoders
@@ -36,11 +37,11 @@ from sep.program import guarded, say
 NOTE = """\
 Each row less its control, a supervised continuation of at least the same training time, on {count}
 fixed mixtures of the {split} split; training seeds {seeds}, each clip's value the mean over them;
-95 % bootstrap intervals over clips. Every run scores {masks} masks (rows without a policy: as many
-rollouts as their setting has). The gap is that of the held-out similarity between the true target
-and the mixture, {gap:.4f}. Seeds: standard deviations of the seeds' means, similarity and dB.
-Encoder: similarity by the encoder that gives the reward; where it rises and the held-out one does
-not, the reward is being hacked. Level: of the output.
+95 % bootstrap intervals over clips. Every run scores {masks} masks, sampled ones and those that a
+gradient of the reward goes through (BCE alone: as many mixtures). The gap is that of the held-out
+similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
+seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
+rises and the held-out one does not, the reward is being hacked. Level: of the output.
 """
 
 
@@ -129,7 +130,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def scored(folder: Path, listener: Listener) -> list[dict[str, Any]]:
     """Rows of the model of a run; scored first where that is missing."""
-    path = folder / "scores.csv"
+    path = folder / f"scores_{listener.cfg.split}_{len(listener.clips)}.csv"
     if not path.exists():
         model = hub.from_pretrained(folder / "last", listener.device)
         report.write_csv(path, listener.score(model))
@@ -137,9 +138,16 @@ def scored(folder: Path, listener: Listener) -> list[dict[str, Any]]:
 
 
 def settings(cfg: DictConfig, name: str, seed: int) -> tuple[DictConfig, int]:
-    """The configuration of recipes/rl.py for a row and a seed, and the masks that a step scores."""
-    own = hydra.compose("rl", [*shared(cfg, seed), *cfg.grid[name], *cfg.common])
-    masks = own.rl.batch * own.rl.options.group_size
+    """The configuration of recipes/rl.py for a row and a seed, and the masks that a step scores.
+
+    Those are the sampled ones, and what every update scores beside them for a gradient of its own.
+    """
+    words = [*shared(cfg, seed), "best_by=null", *cfg.grid[name], *cfg.common, "rl.watch=null"]
+    own = hydra.compose("rl", words)
+    options, turns = own.rl.options, own.rl.turns
+    drawn = options.group_size if options.surrogate or (own.rl.calibrate or {}).get("emit") else 0
+    each = bool(options.pathwise) + bool(options.direct) + (turns.get("group", 4) if turns else 0)
+    masks = own.rl.batch * (drawn + options.inner_epochs * each or options.group_size)
     own.steps = max(1, cfg.masks // masks)
     own.valid_every = max(1, own.steps // cfg.points)
     own.out = str(Path(cfg.out).relative_to(cfg.exp) / slug(name) / str(seed))
@@ -150,33 +158,47 @@ def shared(cfg: DictConfig, seed: int) -> list[str]:
     """Overrides that every run gets."""
     names = ("tag", "exp", "data", "init", "device", "threads", "valid_mixtures")
     words = [f"{name}={'null' if cfg[name] is None else cfg[name]}" for name in names]
-    return [*words, f"seed={seed}", "best_by=null"]
+    return [*words, f"seed={seed}"]
 
 
 def slug(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def control(cfg: DictConfig, seconds: float, seed: int) -> Path:
-    """Folder of the control of a row that trained for so long; trained first where missing."""
+def control(cfg: DictConfig, seconds: float, own: DictConfig) -> Path:
+    """Folder of the control of a run that trained for so long; trained first where missing.
+
+    It starts from the same model, and keeps as much of it (`blend`).
+    """
     steps = max(0, math.ceil(math.log(seconds / cfg.shortest_s) / math.log(cfg.rung) - 1e-9))
     length = cfg.shortest_s * cfg.rung**steps
-    folder = Path(cfg.out) / "control" / f"{length:.1f}s" / str(seed)
-    if not (folder / "finished").exists():
-        words = [*shared(cfg, seed), *cfg.control, f"seconds={length:.3f}"]
-        words += [f"out={folder.relative_to(cfg.exp)}", "valid_every=1000000"]
-        supervised_recipe.train(hydra.compose("train", words))
-        (folder / "finished").touch()
-    return folder
+    words = [*shared(cfg, own.seed), *cfg.control, f"init={own.init}", f"blend={own.rl.blend}"]
+    words += [f"seconds={length:.3f}", "best_by=null", "valid_every=1000000"]
+    name = f"{length:.1f}s_{own.rl.blend:g}_{slug(str(own.init))[-24:]}"
+    settings = hydra.compose("train", words)
+    settings.out = str(Path(cfg.out).relative_to(cfg.exp) / "control" / name / str(own.seed))
+    return done(settings, supervised_recipe.train)
 
 
-def tuned(cfg: DictConfig, name: str, seed: int) -> Path:
+def tuned(cfg: DictConfig, name: str, own: DictConfig) -> Path:
     """Folder of the run of a row; trained first where missing."""
-    own, _ = settings(cfg, name, seed)
-    folder = Path(cfg.exp) / own.out
+    say(f"{name}, seed {own.seed}: {own.steps} rollouts")
+    return done(own, policy_recipe.tune)
+
+
+def done(own: DictConfig, program: Callable[[DictConfig], None]) -> Path:
+    """Folder of a run, made unless it is there.
+
+    Raises:
+        OptionError: it is there, but was made with other settings.
+    """
+    folder, settings = Path(own.exp) / own.out, OmegaConf.to_yaml(own, resolve=True)
+    known = folder / "settings.yaml"
+    if known.exists() and known.read_text() != settings:
+        raise OptionError(f"{folder}: was run with other settings; remove it or give another out")
     if not (folder / "finished").exists():
-        say(f"{name}, seed {seed}: {own.steps} rollouts")
-        policy_recipe.tune(own)
+        report.write_text(known, settings)
+        program(own)
         (folder / "finished").touch()
     return folder
 
@@ -190,11 +212,12 @@ def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
     rows = {name: ablation.Row(settings(cfg, name, 0)[1]) for name in names}
     for seed in cfg.seeds:
         for name, row in rows.items():
-            folder = tuned(cfg, name, seed)
+            own, _ = settings(cfg, name, seed)
+            folder = tuned(cfg, name, own)
             row.folders.append(folder)
             row.seconds.append(supervised_recipe.matched_seconds(folder))
             row.scores.append(scored(folder, listener))
-            beside = control(cfg, row.seconds[-1], seed)
+            beside = control(cfg, row.seconds[-1], own)
             row.control_seconds.append(supervised_recipe.matched_seconds(beside))
             row.control_scores.append(scored(beside, listener))
     return rows

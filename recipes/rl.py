@@ -4,6 +4,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,10 @@ def tune(cfg: DictConfig) -> None:
         freeze_head(model, hub.from_pretrained(cfg.init, setup.device), rl["freeze_head"])
     shared = {name: cfg[name] for name in ("target", "si_sdr", "mixed", "negative")}
     policy = PolicyOptions(**rl["options"], **shared)
+    if policy.replay and cfg.steps <= policy.replay_pool:
+        raise OptionError(
+            f"no mixture comes again in {cfg.steps} rollouts; lower rl.options.replay_pool"
+        )
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
     bank, embed_text = setup.sampler.bank, setup.encoder.embed_text
     terms, concentration = mechanisms(rl, model, bank, embed_text, reward)
@@ -110,7 +115,7 @@ def tune(cfg: DictConfig) -> None:
         reward,
         policy,
         windows if policy.windowed else None,
-        hub.from_pretrained(cfg.init, setup.device) if policy.kl_teacher else None,
+        copy.deepcopy(model).eval().requires_grad_(False) if policy.kl_teacher else None,
         terms,
         concentration,
     )

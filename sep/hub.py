@@ -141,8 +141,8 @@ def network(kind: str) -> type[QueryNet]:
 def extend(model: QueryNet, kind: str = "", **options: Any) -> QueryNet:
     """A network of another kind with the weights of `model` and new parts beside them.
 
-    New parts start so that the masks are those of `model`. A model of that kind already is
-    returned as it is.
+    New parts start so that the masks are those of `model`. One of that kind already gets the
+    options where that leaves all its weights in place.
 
     Args:
         model: what to start from, on its device.
@@ -151,13 +151,11 @@ def extend(model: QueryNet, kind: str = "", **options: Any) -> QueryNet:
     Raises:
         ModelError: an unknown kind or option, or no place for weights of `model`.
     """
-    if model.kind == kind:
-        return model
     try:
-        larger = network(kind)(**model.config, **options)
-    except TypeError as error:
-        raise ModelError(f"network {kind}: {error}") from None
-    odd = larger.load_state_dict(model.state_dict(), strict=False).unexpected_keys
+        larger = network(kind)(**model.config | options)
+        odd = larger.load_state_dict(model.state_dict(), strict=False).unexpected_keys
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(f"network {kind}: {str(error).splitlines()[-1].strip()}") from None
     if odd:
         raise ModelError(f"a {model.kind} network cannot become a {kind} one: {odd[0]} is left")
     larger.amp = model.amp

@@ -121,6 +121,8 @@ class TurnNet(TraceNet):
         trace = trace or super().trace(base, query)
         logits = super().combine(base, query, trace)
         prompt = self.prompt(query)
+        if sample:  # episodes teach what looks again, not what it looks at
+            logits, prompt = logits.detach(), prompt.detach()
         shape, frames = logits.shape[:2], logits.shape[-1]
         going = torch.ones(shape, dtype=torch.bool, device=maps.device)
         visited = maps.new_zeros(*shape, self.cells)

@@ -1,5 +1,7 @@
 """Advantages without a value network: relative to a group of masks, or to a running baseline."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,19 @@ def group_advantage(reward: Tensor, eps: float = 1e-6) -> Tensor:
     return deviation / (deviation.square().mean(1, keepdim=True).sqrt() + eps)
 
 
-def batch_advantage(reward: Tensor, baseline: float, eps: float = 1e-6) -> Tensor:
-    """MARS-Sep's advantage: rewards (B, G) less a baseline, normalised over the whole batch."""
+def batch_advantage(
+    reward: Tensor,
+    baseline: float,
+    everywhere: Callable[[Tensor], Tensor] = lambda value: value,
+    eps: float = 1e-6,
+) -> Tensor:
+    """MARS-Sep's advantage: rewards (B, G) less a baseline, normalised over the whole batch.
+
+    `everywhere` gives the mean of a number over the processes that share the batch.
+    """
     advantage = reward - baseline
-    return (advantage - advantage.mean()) / (advantage.std(correction=0) + eps)
+    advantage = advantage - everywhere(advantage.mean())
+    return advantage / (everywhere(advantage.square().mean()).sqrt() + eps)
 
 
 class EmaBaseline:

@@ -153,6 +153,10 @@ class PriorExploration(TileExploration):
         bound.heat = model.locate(maps, bound.query)  # (B, 1, h, w)
         return bound
 
+    def pool(self, weight: Tensor) -> Tensor:
+        """Mean of bin weights (B, H, T) over each cell, the last of which may be narrower."""
+        return nn.functional.avg_pool2d(weight, self.tile, ceil_mode=True)
+
     def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
         """The heat map (B, h, w)."""
         return torch.sigmoid(self.heat[:, 0])

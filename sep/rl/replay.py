@@ -8,7 +8,7 @@ Shapes: G masks of a rollout, (h, t) grid of the action.
 """
 
 from collections import Counter, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,8 +26,10 @@ class Memory:
 
     Attributes:
         step: of the rollout.
-        kappa: of the policy; proposal: (h, t) its proposal. Both give the exact log-density.
+        kappa: of the policy; proposal: (h, t) what the masks were drawn from. Both give the exact
+            log-density.
         action: (G, h, t); reward: (G,).
+        policy: (h, t) the policy's own proposal, without a hint.
     """
 
     step: int
@@ -35,6 +37,7 @@ class Memory:
     proposal: Tensor
     action: Tensor
     reward: Tensor
+    policy: Tensor
 
 
 class ReplayBuffer:
@@ -106,19 +109,26 @@ class ReplayBuffer:
         return next((m for k, m in reversed(self.memories) if k == key), None)
 
     def recall(
-        self, key: Hashable, step: int, count: int, fresh: Tensor
+        self,
+        key: Hashable,
+        step: int,
+        count: int,
+        fresh: Tensor,
+        near: Callable[[Memory], bool] = lambda memory: True,
     ) -> list[tuple[Memory, int]]:
         """Up to `count` stored masks of a key whose rewards spread most beside the fresh ones.
 
         Greedily: of all that is stored, the mask that lies farthest from the mean of what has been
-        taken, fresh rewards (G,) first. Memories that are too old are forgotten.
+        taken, fresh rewards (G,) first, among the memories that are `near`. Those that are too old
+        are forgotten.
 
         Returns:
             pairs of a memory and the index of the mask in it.
         """
         while self.memories and step - self.memories[0][1].step > self.age:
             self.memories.popleft()
-        stored = [(m, g) for k, m in self.memories if k == key for g in range(len(m.reward))]
+        found = [m for k, m in self.memories if k == key and near(m)]
+        stored = [(m, g) for m in found for g in range(len(m.reward))]
         taken, chosen = fresh.tolist(), []
         while stored and len(chosen) < count:
             mean = sum(taken) / len(taken)
@@ -174,7 +184,9 @@ class Replayed:
             if not row:
                 continue
             reward = torch.stack([memory.reward[g] for memory, g in row])
-            spread = reward.std(correction=0) + 1e-6
+            spread = reward.std(correction=0)
+            if spread < 1e-4:  # equal rewards teach nothing
+                continue
             advantage[b, : len(row)] = ((reward - mean) / spread).clamp(-5, 5)
             valid[b, : len(row)] = True
             for r, (memory, g) in enumerate(row):

@@ -44,18 +44,18 @@ class Similarity:
 
     R = cos(phi(estimate), z) - margin * cos(phi(estimate), other query), where z is the query, or
     with `fuse` MARS-Sep's anchor of the query and the clean target's embedding. With `normalise` it
-    is rescaled so that the unprocessed mixture scores 0 and the clean target 1.
+    is rescaled so that the unprocessed mixture scores 0 and the clean target 1, or less where they
+    are nearer to one another than `gap`.
 
     Args:
         embed: waveforms (B, N) and rate to unit vectors (B, D).
-        fuse, margin, normalise: as above.
+        fuse, margin, normalise, gap: as above.
         anchor: embeddings of the clean target and the query (B, D) to z (B, D), such as an
             encoder's trained `FusedAnchor`; None takes their normalised mean.
         window_s, hop_s: with a window, score every window of so many seconds by itself and
             return (B, G, J) instead.
     """
 
-    smallest_gap = 0.1  # of the target over the mixture, when normalising
     at_once = 64  # waveforms embedded together, so that memory does not grow with G
 
     def __init__(
@@ -65,13 +65,14 @@ class Similarity:
         fuse: bool = False,
         margin: float = 0.0,
         normalise: bool = False,
+        gap: float = 0.1,
         anchor: Callable[[Tensor, Tensor], Tensor] | None = None,
         window_s: float = 0.0,
         hop_s: float = 0.0,
     ):
         self.anchor = anchor or (lambda clean, own: nn.functional.normalize(clean + own, dim=-1))
         self.embed, self.fuse, self.margin, self.normalise = embed, fuse, margin, normalise
-        self.window_s, self.hop_s = window_s, hop_s
+        self.window_s, self.hop_s, self.gap = window_s, hop_s, gap
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G), or (B, G, J) by window; differentiable in the estimates."""
@@ -86,7 +87,7 @@ class Similarity:
             with torch.no_grad():
                 ends = torch.stack([rollout.mixture, rollout.target], 1)
                 low, high = self._cosine(ends, anchor, rate).split(1, dim=1)
-            reward = (reward - low) / (high - low).clamp(min=self.smallest_gap)
+            reward = (reward - low) / (high - low).clamp(min=self.gap)
         return reward if self.window_s else reward[..., 0]
 
     def vectors(self, waves: Tensor, sample_rate: int) -> Tensor:
@@ -102,7 +103,8 @@ class Similarity:
         """Embed (B, G, N) as (B, G, J, D), J windows (1 for the whole)."""
         if window_s:
             size, hop = round(window_s * sample_rate), round(self.hop_s * sample_rate)
-            waves = waves.unfold(-1, size, hop)
+            short = max(size - waves.shape[-1], -(waves.shape[-1] - size) % hop)
+            waves = nn.functional.pad(waves, (0, short)).unfold(-1, size, hop)
         else:
             waves = waves[:, :, None]
         flat = waves.flatten(0, 2)
@@ -117,12 +119,14 @@ class SiSdrGain:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Rewards (B, G), differentiable in the estimates; 0 for a silent target or estimate."""
-        target = rollout.target[:, None]
-        before = si_sdr(rollout.mixture[:, None], target)
+        target, mixture = rollout.target[:, None], rollout.mixture[:, None]
+        sounding = target.abs().amax(-1) > 0  # a division by silence has no gradient
+        target = torch.where(sounding[..., None], target, mixture)
+        before = si_sdr(mixture, target)
         heard = rollout.estimates.detach().abs().amax(-1) > 0
-        safe = torch.where(heard[..., None], rollout.estimates, rollout.mixture[:, None])
+        safe = torch.where(heard[..., None], rollout.estimates, mixture)
         gain = ((si_sdr(safe, target) - before) / 10).clamp(-3, 3)
-        return torch.where(heard & gain.isfinite(), gain, 0.0).float()
+        return torch.where(heard & sounding & gain.isfinite(), gain, 0.0).float()
 
 
 class MaskIoU:

@@ -1,5 +1,6 @@
 """Fine-tuning the separator by PPO on sampled masks: one rollout and its updates a step."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from sep.train.term import Term, Update
 from sep.train.validation import Validation
 
 _APART = 1_000_000_000  # first step of the mixtures that no rollout draws
+RATIO_CAP = 2.0  # largest ratio of masks that another policy drew
 
 
 @dataclass
@@ -47,9 +49,10 @@ class PolicyOptions:
         entropy: weight of the entropy bonus, or with `entropy_target` (nats an entry) of the
             squared distance of the mean entropy from it; kl: of KL(new || old); kl_teacher: of
             KL(new || supervised teacher).
-        pathwise: weight of the reward's own gradient through one reparameterised mask a mixture:
-            an estimator of the same policy gradient with far less variance, for rewards that are
-            differentiable.
+        pathwise: weight of the reward's own gradient through one reparameterised mask a mixture,
+            for rewards that are differentiable. With bins it estimates the policy gradient with
+            far less variance; with tiles and cells of a prior it goes through the logits beneath
+            as well and comes near `direct`, with noise.
         direct: weight of the reward's gradient through the proposal itself, without sampling: no
             policy, the peer to beat (with an anchor) and the example of reward hacking (without).
         windowed: part of the advantage that comes from windowed credit.
@@ -113,6 +116,12 @@ class PolicyOptions:
             raise OptionError("group=mixture needs group_size of at least 2")
         if self.tas not in MODES:
             raise OptionError(f"tas '{self.tas}' is unknown; use {', '.join(MODES)}")
+        if self.replay and not self.surrogate:
+            raise OptionError("replay needs the surrogate, which it is a part of")
+        if self.replay and self.replay_pool > self.replay_age:
+            raise OptionError(
+                "replay_pool above replay_age: a mixture is forgotten before it returns"
+            )
         if self.hint and not self.replay:
             raise OptionError("hint needs replay, which knows how hard a mixture was before")
         if self.windowed and self.group != "mixture":
@@ -194,17 +203,17 @@ class PolicyTask:
         behaviour, hinted = old_proposal, 0.0
         if options.hint:
             behaviour, hinted = self._hinted(slot, old_proposal, batch, weight)
-        action = explore.draw(self.policy, behaviour, options.group_size)
-        with torch.no_grad():
-            masks = explore.masks(old, self.policy.mean(old_proposal), action)
-        advantage, values = torch.zeros(action.shape[:2], device=action.device), {}
-        replayed = None
+        action = masks = old_log_prob = advantage = replayed = None
+        values: dict[str, Tensor] = {}
         if options.surrogate or any(getattr(term, "scored", False) for term in self.terms):
+            action = explore.draw(self.policy, behaviour, options.group_size)
+            with torch.no_grad():
+                masks = explore.masks(old, self.policy.mean(old_proposal), action)
             reward, advantage, values = self.score(batch, masks)
             if options.replay:
-                replayed = self.remember(step, slot, behaviour, action, reward)
+                replayed = self.remember(step, slot, behaviour, old_proposal, action, reward)
                 values["hinted"] = torch.tensor(hinted)
-        old_log_prob = self.policy.log_prob(behaviour, action)
+            old_log_prob = self.policy.log_prob(behaviour, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
             if epoch:
@@ -283,7 +292,7 @@ class PolicyTask:
         values["reward"] = reward.mean()
         if options.group == "batch":
             values["baseline"] = torch.tensor(self.baseline.update(mean))
-            advantage = batch_advantage(reward, float(values["baseline"]))
+            advantage = batch_advantage(reward, float(values["baseline"]), distributed.mean)
             values["reward_spread"] = reward.std(correction=0)
         else:
             advantage = group_advantage(reward)
@@ -318,7 +327,13 @@ class PolicyTask:
 
     @torch.no_grad()
     def remember(
-        self, step: int, slot: int, proposal: Tensor, action: Tensor, reward: Tensor
+        self,
+        step: int,
+        slot: int,
+        behaviour: Tensor,
+        proposal: Tensor,
+        action: Tensor,
+        reward: Tensor,
     ) -> Replayed | None:
         """Recall masks of these mixtures that were scored before, then keep the fresh ones.
 
@@ -326,23 +341,31 @@ class PolicyTask:
 
         Args:
             step: of the run; slot: which batch of the pool this is.
-            proposal: (B, h, t); action: (B, G, h, t); reward: (B, G), fresh.
+            behaviour: (B, h, t) what the actions were drawn from; proposal: (B, h, t) the policy's.
+            action: (B, G, h, t); reward: (B, G), fresh.
         """
         options, rewards = self.options, reward.float().cpu()
-        proposal, action_cpu = proposal.float().cpu(), action.float().cpu()
-        keys = [(slot, b) for b in range(len(rewards))]
+        behaviour, proposal = behaviour.float().cpu(), proposal.float().cpu()
+        keys = self._keys(slot, len(rewards))
         rows = []
         for key, fresh, now in zip(keys, rewards, proposal, strict=True):
-            found = self.buffer.recall(key, step, options.replay_masks, fresh)
-            near = [pair for pair in found if self._drift(pair[0], now) <= options.replay_kl]
-            rows.append(near if len(near) > 1 else [])
+            near = partial(self._near, now)
+            found = self.buffer.recall(key, step, options.replay_masks, fresh, near)
+            rows.append(found if len(found) > 1 else [])
         means = [self.buffer.mean(key) for key in keys]
         replayed = Replayed.stacked(rows, means, action) if any(rows) else None
+        if replayed is not None and not replayed.valid.any():
+            replayed = None
         for key, fresh in zip(keys, rewards, strict=True):
             self.buffer.note(key, fresh)
-        drawn = zip(keys, proposal.clone(), action_cpu.clone(), rewards, strict=True)
+        parts = (behaviour.clone(), action.float().cpu().clone(), rewards, proposal.clone())
+        drawn = zip(keys, *parts, strict=True)
         self.buffer.add([(key, Memory(step, self.policy.kappa, *rest)) for key, *rest in drawn])
         return replayed
+
+    def _keys(self, slot: int, count: int) -> list[tuple[int, int, int]]:
+        """Names of the mixtures of a batch of the pool; every process has its own."""
+        return [(self.sampler.rank, slot, b) for b in range(count)]
 
     def _hinted(
         self, slot: int, proposal: Tensor, batch: Batch, weight: Tensor
@@ -351,21 +374,23 @@ class PolicyTask:
 
         The log-densities of what is drawn are those of these proposals, so ratios stay exact.
         """
-        options, hard = self.options, []
-        for b, now in enumerate(proposal.float().cpu()):
-            last = self.buffer.last((slot, b))
-            stuck = self.buffer.hard_visits.get((slot, b), 0) >= 3
-            hard.append(stuck and self._drift(last, now) <= options.replay_kl)
+        options, hard, rows = self.options, [], proposal.float().cpu()
+        for key, now in zip(self._keys(slot, len(rows)), rows, strict=True):
+            last = self.buffer.last(key)
+            stuck = self.buffer.hard_visits.get(key, 0) >= 3 and last is not None
+            hard.append(stuck and self._near(now, last))
         ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, 0]
         better = self.explore.pool(ideal * weight) / self.explore.pool(weight)
         mixed = (1 - options.hint) * proposal + options.hint * better
         chosen = torch.tensor(hard, device=proposal.device)
         return torch.where(chosen[:, None, None], mixed, proposal), sum(hard) / len(hard)
 
-    def _drift(self, memory: Memory, proposal: Tensor) -> float:
-        """Mean KL in nats an entry of the policy of a memory from that of a proposal (h, t)."""
-        then = BetaPolicy(memory.kappa).distribution(memory.proposal)
-        return float(kl_divergence(then, self.policy.distribution(proposal)).mean())
+    def _near(self, proposal: Tensor, memory: Memory) -> bool:
+        """Whether the policy of a memory has a mean KL of at most `replay_kl` nats an entry from
+        that of a proposal (h, t)."""
+        then = BetaPolicy(memory.kappa).distribution(memory.policy)
+        drift = kl_divergence(then, self.policy.distribution(proposal)).mean()
+        return float(drift) <= self.options.replay_kl
 
     def loss(
         self,
@@ -373,10 +398,10 @@ class PolicyTask:
         logits: Tensor,
         batch: Batch,
         weight: Tensor,
-        action: Tensor,
+        action: Tensor | None,
         old_proposal: Tensor,
-        old_log_prob: Tensor,
-        advantage: Tensor,
+        old_log_prob: Tensor | None,
+        advantage: Tensor | None,
         teacher: Tensor | None,
         replayed: Replayed | None = None,
         masks: Tensor | None = None,
@@ -384,26 +409,31 @@ class PolicyTask:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
         `maps` are the network's; `logits` (B, S, H, T) has a mask for each source, of which the
-        first is the policy's target.
+        first is the policy's target. `action` is None where nothing was drawn.
         """
         options = self.options
         explore = self.explore.of(self.model, maps, batch.query[:, 0])
         proposal = explore.proposal(logits[:, 0], weight)
-        log_prob = self.policy.log_prob(proposal, action)
-        loss, values = clipped_surrogate(
-            log_prob,
-            old_log_prob,
-            advantage,
-            self.explore.pool(weight),
-            options.clip,
-            options.ratio,
-        )
-        values["surrogate"] = loss.detach()
+        loss, values = logits.new_zeros(()), {}
+        if action is not None:
+            log_prob = self.policy.log_prob(proposal, action)
+            if options.hint:  # what a better policy drew may be far from this one
+                log_prob = log_prob.minimum(old_log_prob + math.log(RATIO_CAP))
+            loss, values = clipped_surrogate(
+                log_prob,
+                old_log_prob,
+                advantage,
+                self.explore.pool(weight),
+                options.clip,
+                options.ratio,
+            )
+            values["surrogate"] = loss.detach()
         if replayed is not None:
             again, measured = replayed.surrogate(
                 self.policy.log_prob(proposal, replayed.action),
                 self.explore.pool(weight),
                 options.clip,
+                RATIO_CAP,
             )
             values |= measured
             loss = loss + options.replay * again

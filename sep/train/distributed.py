@@ -38,10 +38,13 @@ def world() -> int:
 def average_gradients(model: nn.Module) -> None:
     """Replace every gradient by its mean over the processes, in one message.
 
-    A sharded model has the mean already.
+    A sharded model has the mean already. A parameter that a process did not use counts as zero.
     """
     if world() == 1 or is_sharded(model):
         return
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
@@ -107,12 +110,17 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def first(number: float) -> float:
+    """Rank 0's number, in every process."""
+    if world() == 1:
+        return number
+    value = torch.tensor([number], dtype=torch.float64)
+    if dist.get_backend() == "nccl":
+        value = value.cuda()
+    dist.broadcast(value, 0)
+    return value.item()
+
+
 def agree(flag: bool) -> bool:
     """Rank 0's answer, so that all processes stop at the same step."""
-    if world() > 1:
-        value = torch.tensor([int(flag)])
-        if dist.get_backend() == "nccl":
-            value = value.cuda()
-        dist.broadcast(value, 0)
-        return bool(value.item())
-    return flag
+    return bool(first(flag))

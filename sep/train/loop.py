@@ -100,6 +100,7 @@ def run(
         task.load_extra_state(state["extra"])
         step, spent, best, values = (state[k] for k in ("step", "spent", "best", "values"))
         first = state.get("first", {})
+        reason = watch(first, values) if watch and first else None
         say(f"resumed at step {step}")
     log = RunLog(folder, step) if main else None
 
@@ -152,7 +153,7 @@ def run(
         shown = time.monotonic()
         while not done():
             begun = time.monotonic()
-            progress = step / steps if steps else min(1.0, spent / seconds)
+            progress = step / steps if steps else min(1.0, distributed.first(spent) / seconds)
             losses = task.train_step(step, progress)
             step += 1
             spent += time.monotonic() - begun

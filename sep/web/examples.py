@@ -17,16 +17,14 @@ def write_examples(folder: Path) -> dict[str, list[str | None]]:
     Returns:
         by what is asked: a recording, words (or ""), an example sound (or None).
     """
-    random = np.random.default_rng(0)
-    rain, birds, drums = _rain(random), _chirps(random), _drums(random)
-    bells = _bells((620.0, 830.0, 740.0), (0.3, 2.1, 3.9))
-    sounds = {
-        "bell_in_rain": 0.35 * bells + 0.5 * rain,
-        "bird_over_drums": 0.3 * birds + 0.5 * drums,
-        "drum": 0.6 * _drums(random, start_s=0.0)[: 2 * RATE],
+    made = sounds()
+    recordings = {
+        "bell_in_rain": made["bell"] + made["rain"],
+        "bird_over_drums": made["bird"] + made["drums"],
+        "drum": 0.6 * _drums(np.random.default_rng(1), start_s=0.0)[: 2 * RATE],
     }
     paths = {}
-    for name, wave in sounds.items():
+    for name, wave in recordings.items():
         paths[name] = folder / "examples" / f"{name}.wav"
         audio.write(paths[name], torch.from_numpy(wave).float(), RATE, "PCM_16", clip="rescale")
     rain, drums = str(paths["bell_in_rain"]), str(paths["bird_over_drums"])
@@ -35,6 +33,17 @@ def write_examples(folder: Path) -> dict[str, list[str | None]]:
         "the rain around a bell": [rain, "rain", None],
         "a bird over drums": [drums, "a bird singing", None],
         "the drums, by the sound of one": [drums, "", str(paths["drum"])],
+    }
+
+
+def sounds() -> dict[str, np.ndarray]:
+    """Lone sounds (N,) at `RATE`: bell, rain, bird and drums."""
+    random = np.random.default_rng(0)
+    return {
+        "rain": 0.5 * _rain(random),
+        "bird": 0.3 * _chirps(random),
+        "drums": 0.5 * _drums(random),
+        "bell": 0.35 * _bells((620.0, 830.0, 740.0), (0.3, 2.1, 3.9)),
     }
 
 

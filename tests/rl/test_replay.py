@@ -17,7 +17,7 @@ def memory(step, rewards, kappa=9.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     proposal = torch.rand(2, 3, generator=generator)
     action = torch.rand(len(rewards), 2, 3, generator=generator).clamp(0.05, 0.95)
-    return Memory(step, kappa, proposal, action, torch.tensor(rewards))
+    return Memory(step, kappa, proposal, action, torch.tensor(rewards), proposal)
 
 
 def filled(**settings):
@@ -144,3 +144,17 @@ def test_a_resumed_run_has_its_memories(parts):
     again.optimizer.load_state_dict(state[1])
     again.load_extra_state(extra)
     assert again.train_step(1, 0.5)["loss"] == whole.train_step(1, 0.5)["loss"]
+
+
+def test_only_memories_that_are_near_are_recalled():
+    buffer = ReplayBuffer()
+    buffer.note("a", torch.tensor([0.5]))
+    buffer.add([("a", memory(0, [9.0, -9.0])), ("a", memory(1, [1.0, 2.0]))])
+    found = buffer.recall("a", 2, 4, torch.tensor([0.5]), lambda kept: kept.step == 1)
+    assert [m.step for m, _ in found] == [1, 1]
+
+
+def test_equal_rewards_are_not_replayed():
+    known = memory(0, [1.0, 1.0])
+    replayed = Replayed.stacked([[(known, 0), (known, 1)]], [0.9], torch.zeros(1, 2, 2, 3))
+    assert not replayed.valid.any()

@@ -136,3 +136,23 @@ def test_waveforms_are_embedded_a_few_at_a_time():
     reward.at_once = 3
     torch.testing.assert_close(reward(rollout(*[LOW, HIGH] * 4)), whole)
     assert counts == [8, 3, 3, 2]
+
+
+def test_windows_cover_the_end_of_the_clip():
+    size_s = 1024 / RATE
+    values = rollout(LOW)
+    values.estimates = values.estimates[..., :-1]  # one sample short of four windows
+    reward = Similarity(embed, window_s=size_s, hop_s=size_s)(values)
+    assert reward.shape == (1, 1, 4)
+    torch.testing.assert_close(reward, torch.ones(1, 1, 4), atol=2e-2, rtol=0)
+    values.estimates = values.estimates[..., :500]  # shorter than a window
+    assert Similarity(embed, window_s=size_s, hop_s=size_s)(values).shape == (1, 1, 1)
+
+
+def test_a_silent_target_gives_no_gain_and_no_gradient():
+    values = rollout(LOW, HIGH)
+    values.target = torch.zeros(1, SAMPLES)
+    values.estimates.requires_grad_()
+    reward = SiSdrGain()(values)
+    reward.sum().backward()
+    assert reward.abs().max() == 0 and values.estimates.grad.isfinite().all()
