@@ -24,6 +24,7 @@ from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
 from sep.stream import Both, Ear, Meter, Scan, on_grid, peak_of, separated
 from sep.waveform import load
 
+SHIPPED = Path(__file__).resolve().parent / "weights" / "small"
 SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 64
 FILE_BLOCK = 2**17  # samples a channel read at once
@@ -450,23 +451,8 @@ class Separator:
 
 
 def default_model() -> Path:
-    """The model used when none is named.
-
-    The environment variable SEP_MODEL, or else the newest model that a recipe has trained below
-    the working directory, or else below this checkout; tuned by RL rather than only supervised.
-
-    Raises:
-        ModelError: there is none.
-    """
-    if named := os.environ.get("SEP_MODEL"):
-        return Path(named)
-    for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
-        for stage in ("rl", "supervised"):
-            places = (f"{egs}exp/*/{stage}/best/config.json" for egs in ("egs/*/", ""))
-            found = [path for place in places for path in root.glob(place)]
-            if found:
-                return max(found, key=lambda path: path.stat().st_mtime).parent
-    raise ModelError("no model found; run egs/mini_sounds/run.sh to train one or pass --model")
+    """The model used when none is named: that of the variable SEP_MODEL, or the one that ships."""
+    return Path(os.environ.get("SEP_MODEL") or SHIPPED)
 
 
 def _asked(

@@ -187,9 +187,9 @@ def test_the_parser_refuses_with_exit_2(arguments):
 def test_without_a_model_the_way_to_one_is_told(make_wav, monkeypatch, capsys):
     make_wav("x.wav", 0.3)
     monkeypatch.delenv("SEP_MODEL")
-    monkeypatch.setattr("sep.separator.__file__", "/nowhere/sep/separator.py")
+    monkeypatch.setattr("sep.separator.SHIPPED", Path("nowhere"))
     assert cli.main(["separate", "x.wav", "--text", "a bell"]) == 2
-    assert "egs/mini_sounds/run.sh" in capsys.readouterr().err
+    assert "nowhere: no such model folder; train one or pass --model" in capsys.readouterr().err
 
 
 def test_scores_of_a_folder(make_wav, capsys, tmp_path):

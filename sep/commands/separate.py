@@ -138,7 +138,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     add(
         "--model",
         metavar="DIR",
-        help="model folder (default: $SEP_MODEL, or the newest that a recipe has trained)",
+        help="model folder (default: $SEP_MODEL, or the one that ships)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add(

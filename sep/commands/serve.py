@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     add(
         "--model",
         metavar="DIR",
-        help="model folder (default: $SEP_MODEL, or the newest that a recipe has trained)",
+        help="model folder (default: $SEP_MODEL, or the one that ships)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     add("--port", type=_port, default=7860, help="port to listen on (default: %(default)s)")

@@ -51,6 +51,8 @@ def publish_separator(source: Path, target: Path) -> str:
     save_file(state, target / "model.safetensors")
     config["licence"] = LICENCE
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    for path in target.iterdir():
+        path.chmod(0o644)
     return config["encoder"]["fingerprint"]
 
 

@@ -1,0 +1,54 @@
+"""The separator that ships: whole, small, and as good as it was on mixtures made by formula."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from sep.metrics.sisdr import si_sdr
+from sep.separator import SHIPPED, Separator
+from sep.web.examples import RATE, sounds
+
+# wanted, other, words; and SI-SDR improvement in dB when the weights were published
+PUBLISHED = [
+    ("bell", "rain", "a bell ringing", 4.79),
+    ("rain", "bell", "rain", 5.08),
+    ("drums", "bird", "drums", 7.87),
+    ("rain", "drums", "rain", 4.33),
+]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Separator.from_pretrained(SHIPPED, device="cpu")
+
+
+@pytest.mark.parametrize(("wanted", "other", "text", "published_db"), PUBLISHED)
+def test_it_separates_as_well_as_when_it_was_published(shipped, wanted, other, text, published_db):
+    made = {name: torch.from_numpy(wave).float() for name, wave in sounds().items()}
+    mixture = made[wanted] + made[other]
+    found = shipped.separate(mixture, RATE, text=text).target
+    gain = si_sdr(found, made[wanted]) - si_sdr(mixture, made[wanted])
+    assert gain.item() > published_db - 0.3
+
+
+def test_what_is_not_there_is_hardly_found(shipped):
+    hiss = 0.1 * torch.randn(1, 64_000, generator=torch.Generator().manual_seed(0))
+    found = shipped.separate(hiss, 16_000, text="a trumpet").target
+    assert 10 * torch.log10(found.square().sum() / hiss.square().sum()) < -15
+
+
+def test_the_weights_are_small_and_name_no_place_of_their_making():
+    files = {path.name: path for path in SHIPPED.iterdir()}
+    assert set(files) == {"config.json", "model.safetensors", "README.md"}
+    assert files["model.safetensors"].stat().st_size < 8e6
+    for name in ("config.json", "README.md"):
+        assert not re.search(r"(?<![\w.)`])/\w+/\w", files[name].read_text())  # an absolute path
+    assert len(json.loads(files["config.json"].read_text())["provenance"]["labels"]) > 100
+
+
+def test_the_card_says_what_it_is():
+    card = (SHIPPED / "README.md").read_text()
+    for heading in ("## Data", "## Scores", "## Intended use", "## Known failures"):
+        assert heading in card
