@@ -15,9 +15,9 @@ def add(commands: Any) -> None:
         "import-checkpoint",
         help="make a model folder of a published OmniSep or CLIPSep checkpoint",
         description="Make a model folder of a published OmniSep or CLIPSep checkpoint. Only "
-        "tensors are read, nothing in the file is executed. OmniSep's queries are made by ImageBind, whose "
-        "weights are looked for when the model is used; CLIPSep's by CLIP ViT-B/32, which the "
-        "toolkit does not have, so that its network is for use from Python.",
+        "tensors are read, nothing in the file is executed. OmniSep's queries are made by "
+        "ImageBind, whose weights are looked for when the model is used; CLIPSep's by CLIP "
+        "ViT-B/32, which the toolkit does not have, so that its network is for use from Python.",
         epilog="example: sep import-checkpoint best_model.pt --format omnisep -o omnisep && "
         "sep separate street.wav --model omnisep --text 'dog barking' --template '{}'",
     )
