@@ -15,7 +15,7 @@ from sep.networks.published import PublishedNet
 
 ENCODERS = {"omnisep": "imagebind", "clipsep": "clip-vit-b-32"}  # what made their queries
 DOWN = "sound_net.unet_block.model.0.weight"
-UNUSED = "pit_net"  # heads that CLIPSep-NIT has for its training alone
+UNUSED = "pit_net"  # noise heads of CLIPSep-NIT, which the mask of a query does not need
 
 
 def load_omnisep(source: str | Path | Mapping[str, Tensor]) -> PublishedNet:
@@ -23,7 +23,8 @@ def load_omnisep(source: str | Path | Mapping[str, Tensor]) -> PublishedNet:
 
     Its forward pass maps magnitudes (B, 1, 513, T) and queries (B, D) to the mask logits
     (B, 1, 256, T) of the original, T being a multiple of 2**levels there. The geometry is read off
-    the shapes. As a `QueryNet` it also goes from waveforms to waveforms.
+    the shapes. As a `QueryNet` it also goes from waveforms to waveforms. OmniSep takes queries of
+    norm 1, CLIPSep those of CLIP as they come.
 
     Args:
         source: a state dict, or its file: .safetensors, or what torch.save wrote. Names may
@@ -54,7 +55,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             "save the state_dict() alone by torch.save or as .safetensors"
         ) from None
     except SafetensorError as error:
-        raise ModelError(f"{path}: damaged ({error}); copy it again") from None
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path}: damaged ({reason}); copy it again") from None
     except Exception:  # torch's reader of damaged pickles raises nearly anything
         raise ModelError(f"{path}: damaged or no checkpoint; copy it again") from None
 

@@ -41,8 +41,9 @@ def subtract(query: Tensor, negative: Tensor, weight: float = NEGATIVE_WEIGHT) -
     """Turn a query away from what is not wanted: normalise(q - w n).
 
     The direction of (1 + a) q - a n with w = a / (1 + a), the negative query of OmniSep
-    (arXiv 2410.21269), which leaves its length as it comes; its a = 0.5 is w = 1 / 3. Pure, so that
-    training can apply the rule that inference applies.
+    (arXiv 2410.21269); its a = 0.5 is w = 1 / 3. OmniSep leaves the length as it comes, for which
+    `Separator` takes `query=1.5 * q - 0.5 * n`. Pure, so that training can apply the rule that
+    inference applies.
 
     Args:
         query: (..., D), unit norm.
