@@ -8,6 +8,7 @@ LORA = ["peft>=0.14"]
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings an ffmpeg along
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
 UI = ["gradio>=6"]
+BASELINES = ["librosa>=0.10"]
 
 setup(
     name="sep-toolkit",
@@ -47,9 +48,10 @@ setup(
         "video": VIDEO,
         "export": EXPORT,
         "ui": UI,
+        "baselines": BASELINES,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
         "dev": ["pytest>=8", "ruff>=0.9", "playwright>=1.50"]
-        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI]
+        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},

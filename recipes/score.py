@@ -14,15 +14,16 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import encoders
 from encoders.judge import Judge
 from sep import audio, hub
+from sep.data.kaldi import SAMPLE_RATE
 from sep.device import resolve
-from sep.errors import DataError
-from sep.metrics import bss, bss_torch, figures, report, results, semantic
+from sep.errors import DataError, OptionError
+from sep.metrics import baselines, bss, bss_torch, figures, report, results, semantic
 from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.sisdr import si_sdr, si_sdr_improvement
 from sep.program import guarded, say
@@ -32,18 +33,21 @@ CLASS_WORDING = "the sound of {}"
 
 
 def read_estimates(folder: Path, clips: EvaluationSet, rows: list[int]) -> Tensor:
-    """Read stage 6's files for the mixtures `rows`: (len(rows), N)."""
-    waves = []
+    """Read a system's files for the mixtures `rows`: (len(rows), N)."""
+    waves, wanted = [], (1, clips.mixture.shape[-1], SAMPLE_RATE)
     for i in rows:
-        wave, _ = audio.read(folder / f"{clips.ids[i]}.wav")
-        if wave.shape != (1, clips.mixture.shape[-1]):
-            raise DataError(f"{folder}/{clips.ids[i]}.wav: of another length; run stage 6 again")
+        wave, rate = audio.read(folder / f"{clips.ids[i]}.wav")
+        if (*wave.shape, rate) != wanted:
+            raise DataError(
+                f"{folder}/{clips.ids[i]}.wav: {len(wave)} channels of {wave.shape[-1]} samples at "
+                f"{rate} Hz, not 1 of {wanted[1]} at {wanted[2]}; make it again from the mixture"
+            )
         waves.append(wave[0])
     return torch.stack(waves)
 
 
 def text_estimates(
-    separated: Path, systems: list[str], clips: EvaluationSet, grid: Spectrogram
+    folders: dict[str, Path], clips: EvaluationSet, grid: Spectrogram
 ) -> dict[str, Tensor]:
     """The mixture, the ideal mask's output and every system's text-query outputs, (n, N) each."""
     batch = range(0, len(clips), 16)
@@ -55,7 +59,7 @@ def text_estimates(
     ]
     rows = list(range(len(clips)))
     return {"mixture": clips.mixture, "ideal": torch.cat(ideal)} | {
-        system: read_estimates(separated / system, clips, rows) for system in systems
+        system: read_estimates(folder, clips, rows) for system, folder in folders.items()
     }
 
 
@@ -185,8 +189,15 @@ def kind_rows(
     return rows
 
 
-def notes(clips: EvaluationSet, grid: Spectrogram, checked: str, summaries: dict) -> str:
-    """What the columns and lines of the tables are."""
+def notes(
+    clips: EvaluationSet,
+    grid: Spectrogram,
+    checked: str,
+    summaries: dict,
+    added: dict[str, str],
+) -> str:
+    """What the columns and lines of the tables are; `added` says it of columns by name."""
+    more = "".join(f"- {name}: {what}.\n" for name, what in added.items())
     return f"""\
 {len(clips)} fixed mixtures of the {clips.split} split; text queries are the targets' captions.
 Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of the mean.
@@ -194,6 +205,7 @@ Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of 
 - mixture: the unprocessed recording. ideal: ideal ratio mask |S| / sum |S| on the separator's
   STFT (n_fft {grid.n_fft}, hop {grid.hop}) with the mixture's phase. control: the supervised model
   trained on, supervised, for the wall-clock time that rl had. reference: the true target.
+{more}\
 - SDR and ISR (images): museval v4's default; this SDR of a mono signal is
   10 log10(|s|²/|s-e|²). SDR (sources): `bsseval_sources_version=True`, after a 512-tap filter.
   One window over the clip; SIR and SAR are the same in both definitions. {checked}
@@ -209,9 +221,20 @@ def present(separated: Path, systems: list[str]) -> list[str]:
     found = [s for s in systems if (separated / s).is_dir()]
     for system in systems:
         if system not in found:
-            say(f"{system}: not separated ({separated / system} is missing), left out", flush=True)
-    if not found:
-        raise DataError(f"{separated}: holds no results; run stage 6 first")
+            say(f"{system}: not separated ({separated / system} is missing), left out")
+    return found
+
+
+def elsewhere(systems: list[Any], taken: list[str]) -> dict[str, Path]:
+    """Folders of other systems' outputs by name, from the mappings among `systems`."""
+    found: dict[str, Path] = {}
+    for entry in systems:
+        for name, folder in entry.items() if isinstance(entry, dict) else ():
+            if name in (*taken, *found, "mixture", "ideal", "reference"):
+                raise OptionError(f"systems: two columns would be called '{name}'; rename one")
+            if not Path(str(folder)).is_dir():
+                raise DataError(f"{folder}: not a folder; name that of the outputs of {name}")
+            found[str(name)] = Path(folder)
     return found
 
 
@@ -232,12 +255,19 @@ def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     separated = exp / "separated"
-    systems = present(separated, list(cfg.systems))
+    asked = OmegaConf.to_container(cfg.systems)
+    systems = present(separated, [s for s in asked if isinstance(s, str)])
+    baselines.check(simple := list(cfg.baselines or []), run=False)
+    simple = present(separated, simple)
+    others = elsewhere(asked, [*systems, *simple])
+    if not (systems or others):
+        raise DataError(f"{separated}: holds no results; run stage 6 first")
     jobs = cfg.jobs or len(os.sched_getaffinity(0))
 
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
-    grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram
-    estimates = text_estimates(separated, systems, clips, grid)
+    grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
+    folders = {name: separated / name for name in (*simple, *systems)} | others
+    estimates = text_estimates(folders, clips, grid)
     say(f"{len(clips)} mixtures x {len(estimates)} systems read")
 
     since = time.perf_counter()
@@ -264,20 +294,22 @@ def run(cfg: DictConfig) -> None:
     ]
     rows += kind_rows(separated, systems, [k for k in cfg.queries if k != "text"], clips)
     summaries = report.summary(rows, cfg.seed)
-    pairs = [(a, b) for a, b in cfg.pairs if a in systems and b in systems]
+    pairs = [(a, b) for a, b in cfg.pairs if a in estimates and b in estimates]
     compared = {(a, b): report.compare(rows, a, b, seed=cfg.seed) for a, b in pairs}
 
     trained = {
         query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
     }
-    tables = [report.score_table(summaries["text"]), report.kinds_table(trained)]
+    tables = [report.score_table(summaries["text"])]
+    tables += [report.kinds_table(trained)] if systems else []
     tables += [report.paired_table(found, a, b) for (a, b), found in compared.items()]
-    page = "\n\n".join([*tables, notes(clips, grid, checked, summaries)])
+    added = {name: baselines.BASELINES[name][1] for name in simple}
+    added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
     if cfg.absent:
-        page += (
-            "- Level when absent: of what is found, under the mixture, when asked by text for "
-            "another mixture's target.\n"
+        added["level when absent"] = (
+            "of what is found, under the mixture, when asked by text for another mixture's target"
         )
+    page = "\n\n".join([*tables, notes(clips, grid, checked, summaries, added)])
 
     out = exp / "scores"
     report.write_csv(out / "per_clip.csv", rows)

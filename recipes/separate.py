@@ -1,8 +1,9 @@
 """Stage 6: separate the test mixtures with every trained system.
 
 Writes `separated/<system>/<mixture>.wav` for the text queries, `separated/<system>-<kind>/` for the
-others, and `separated/examples/` with sounds and pictures of the first mixtures. A folder appears
-only when it is complete.
+others, `separated/<baseline>/`, and `separated/examples/` with sounds and pictures of the first
+mixtures. With `inputs`, `separated/inputs/` holds what another system needs to do the same: the
+mixtures and `queries.tsv`. A folder appears only when it is complete.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -19,9 +20,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+import encoders
+from encoders.base import Encoder
 from sep import audio, hub
 from sep.device import resolve
 from sep.errors import ModelError
+from sep.metrics import baselines
 from sep.metrics.evaluation import EvaluationSet, ideal_ratio_mask
 from sep.model import QueryNet
 from sep.program import guarded, say
@@ -70,6 +74,39 @@ def separate_system(
             job.result()
 
 
+def separate_baseline(
+    name: str,
+    model: QueryNet,
+    encoder: Encoder,
+    clips: EvaluationSet,
+    query: Tensor,
+    folder: Path,
+    batch: int,
+) -> None:
+    """Write what a baseline makes of every mixture; `query` (n, D) are the text queries."""
+    device = model.spectrogram.window.device
+    method, _ = baselines.BASELINES[name]
+    everything = torch.unique(query, dim=0).to(device)
+    for start in range(0, len(clips), batch):
+        part = slice(start, start + batch)
+        rows = (clips.mixture[part], clips.sources[part], query[part])
+        case = baselines.Case(*(row.to(device) for row in rows), everything, model, encoder)
+        with torch.inference_mode():
+            estimates = method(case).cpu()
+        for id_, estimate in zip(clips.ids[part], estimates, strict=True):
+            write(folder / f"{id_}.wav", estimate, model.sample_rate)
+
+
+def write_inputs(folder: Path, clips: EvaluationSet, sample_rate: int) -> None:
+    """The mixtures, and their text queries and classes as tab-separated lines."""
+    folder.mkdir(parents=True)
+    lines = ["id\ttext\tlabel"]
+    for mixture, wave in zip(clips.mixtures, clips.mixture, strict=True):
+        write(folder / f"{mixture.id}.wav", wave, sample_rate)
+        lines.append(f"{mixture.id}\t{' '.join(mixture.text.split())}\t{mixture.label}")
+    (folder / "queries.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def write_examples(
     folder: Path, model: QueryNet, clips: EvaluationSet, vectors: Tensor, count: int
 ) -> None:
@@ -107,7 +144,8 @@ def write_examples(
 
 
 def run(cfg: DictConfig) -> None:
-    """Separate with each system, then write the examples with the last one."""
+    """Separate with each system and baseline, then write the examples with the last system."""
+    baselines.check(wanted := list(cfg.baselines or []))
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     systems = available(exp, list(cfg.systems))
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
@@ -132,6 +170,19 @@ def run(cfg: DictConfig) -> None:
                 hub.replace_folder(folder, out / folder.name)
             counts = ", ".join(f"{int(has.sum())} by {kind}" for kind, (_, has) in queries.items())
             say(f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}")
+        if wanted:
+            first = hub.from_pretrained(exp / systems[0] / "best", device)
+            encoder, query = encoders.load(exp / "encoder", device=device), clips.queries("text")[0]
+        for name in wanted:
+            since, folder = time.perf_counter(), staging / name
+            folder.mkdir(parents=True)
+            separate_baseline(name, first, encoder, clips, query, folder, cfg.batch)
+            hub.replace_folder(folder, out / name)
+            say(f"{name}: {len(clips)} by text in {time.perf_counter() - since:.1f} s")
+        if cfg.inputs:
+            write_inputs(staging / "inputs", clips, model.sample_rate)
+            hub.replace_folder(staging / "inputs", out / "inputs")
+            say(f"mixtures and their queries -> {out / 'inputs'}")
         if cfg.examples and "text" in queries:
             since, folder = time.perf_counter(), staging / "examples"
             write_examples(folder, model, clips, queries["text"][0], cfg.examples)

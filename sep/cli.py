@@ -9,10 +9,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from sep.commands import export, inspect, labels, score, separate, serve
+from sep.commands import export, import_checkpoint, inspect, labels, score, separate, serve
 from sep.errors import SepError, notice
 
-COMMANDS = (separate, serve, inspect, labels, score, export)
+COMMANDS = (separate, serve, inspect, labels, score, export, import_checkpoint)
 
 
 def build_parser() -> argparse.ArgumentParser:

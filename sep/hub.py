@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sep.errors import ModelError
 from sep.model import QueryNet
+from sep.published import load_omnisep as load_omnisep
 
 FORMAT = 1
 KINDS = {  # of networks: what a model folder's config calls them
@@ -23,6 +24,7 @@ KINDS = {  # of networks: what a model folder's config calls them
     "turns": "sep.networks.turns.TurnNet",
     "prior": "sep.networks.prior.PriorNet",
     "reflect": "sep.networks.reflect.ReflectiveNet",
+    "published": "sep.networks.published.PublishedNet",
 }
 
 
@@ -31,6 +33,7 @@ def save_pretrained(
     folder: str | Path,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
+    published_encoder: str | None = None,
 ) -> None:
     """Write a model folder; an existing one is replaced only when the new one is complete.
 
@@ -40,6 +43,8 @@ def save_pretrained(
         encoder: folder of the query encoder, copied to `encoder/` so that the model folder can be
             moved and used alone.
         provenance: training facts to keep (stage, step, seed, scores), JSON-serialisable.
+        published_encoder: name of the query encoder where no folder is copied: one that finds its
+            published weights by itself.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,8 @@ def save_pretrained(
         "model": model.config,
         "provenance": provenance or {},
     }
+    if published_encoder:
+        config["encoder"] = {"name": published_encoder, "published": True}
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         if encoder is not None:
@@ -163,17 +170,27 @@ def extend(model: QueryNet, kind: str = "", **options: Any) -> QueryNet:
 
 
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
-    """Load the query encoder of a model: what its folder carries in `encoder/`, or the shipped one.
+    """Load the query encoder of a model.
+
+    It is what the folder carries in `encoder/`, or the shipped one, or, for an imported checkpoint,
+    the published one of the name that config.json has.
 
     Raises:
-        ModelError: it is neither, or another one than the separator was trained with.
+        ModelError: it is none of these, or another one than the separator was trained with.
     """
     import encoders
     from encoders.checkpoint import read_config as described
-    from encoders.registry import SHIPPED
+    from encoders.registry import KNOWN, SHIPPED
 
     wanted = read_config(folder).get("encoder") or {}
     path, fingerprint = Path(folder) / "encoder", wanted.get("fingerprint")
+    if not path.is_dir() and wanted.get("published"):
+        if wanted["name"] not in KNOWN:
+            raise ModelError(
+                f"{folder}: takes queries by {wanted['name']}, an encoder that the toolkit does "
+                "not have; use sep.hub.from_pretrained and give its network your own embeddings"
+            )
+        return encoders.get(wanted["name"], device=device)
     if not path.is_dir():
         shipped = SHIPPED / str(wanted.get("name"))
         if not fingerprint or not shipped.is_dir():
@@ -186,17 +203,3 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
             f"({fingerprint}); copy the whole model folder again"
         )
     return encoders.load(path, device=device)
-
-
-def load_reference_state(model: QueryNet, state: dict[str, torch.Tensor]) -> None:
-    """Load a published CLIPSep/OmniSep state dict (optional `module.` prefix) into `model`.
-
-    Raises:
-        ModelError: keys or shapes do not fit.
-    """
-    names = ("sound_net.", "frame_net.", "synth_net.")
-    state = {k.removeprefix("module."): v for k, v in state.items()}
-    try:
-        model.load_state_dict({k: v for k, v in state.items() if k.startswith(names)})
-    except RuntimeError as error:
-        raise ModelError("; ".join(str(error).split("\n\t")[:3])) from None

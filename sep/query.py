@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def subtract(query: Tensor, negative: Tensor, weight: float = NEGATIVE_WEIGHT) -
     """Turn a query away from what is not wanted: normalise(q - w n).
 
     The direction of (1 + a) q - a n with w = a / (1 + a), the negative query of OmniSep
-    (arXiv 2410.21269). Pure, so that training can apply the rule that inference applies.
+    (arXiv 2410.21269); its a = 0.5 is w = 1 / 3. OmniSep leaves the length as it comes, for which
+    `Separator` takes `query=1.5 * q - 0.5 * n`. Pure, so that training can apply the rule that
+    inference applies.
 
     Args:
         query: (..., D), unit norm.
@@ -58,6 +61,7 @@ def embed_query(
     image: Any = None,
     negative: Any = None,
     weights: Mapping[str, float] | None = None,
+    templates: Sequence[str] | None = None,
 ) -> Tensor:
     """Embed what is wanted, and what is not, as one vector (D,) of norm 1.
 
@@ -73,15 +77,17 @@ def embed_query(
         negative: what is not wanted, or a list: a text, a path of a recording or a picture, or a
             pair as for `audio`.
         weights: weight by kind, `text`, `audio` or `image` (1 by default) and `negative` (0.5).
+        templates: wordings that every text is put into in the place of `{}`, `TEMPLATES` by
+            default; the mean of their embeddings is the text's.
 
     Raises:
         QueryError: nothing asked for, or a query that cannot be used.
     """
-    weights = _checked(weights)
+    weights, templates = _checked(weights), _wordings(templates)
     wanted = {
-        "text": _each(encoder, "text", _listed(text)),
-        "audio": _each(encoder, "audio", _listed(audio)),
-        "image": _each(encoder, "image", _listed(image)),
+        "text": _each(encoder, "text", _listed(text), templates),
+        "audio": _each(encoder, "audio", _listed(audio), templates),
+        "image": _each(encoder, "image", _listed(image), templates),
     }
     wanted = {kind: vectors for kind, vectors in wanted.items() if vectors is not None}
     if not wanted:
@@ -90,7 +96,7 @@ def embed_query(
     if not shares.sum() > 0:
         raise QueryError("the weights of all given queries are 0; give one of them more")
     query = fuse(torch.stack([fuse(v) for v in wanted.values()]), shares)
-    unwanted = [_each(encoder, _kind(item), [item]) for item in _listed(negative)]
+    unwanted = [_each(encoder, _kind(item), [item], templates) for item in _listed(negative)]
     if unwanted:
         away, weight = fuse(torch.cat(unwanted)), weights.get("negative", NEGATIVE_WEIGHT)
         if (query - weight * away).norm() < 0.01:
@@ -99,21 +105,22 @@ def embed_query(
     return query
 
 
-def _each(encoder: Encoder, kind: str, items: list[Any]) -> Tensor | None:
+def _each(encoder: Encoder, kind: str, items: list[Any], templates: Sequence[str]) -> Tensor | None:
     """Unit vectors (Q, D) on the CPU of queries of one kind; None if there are none."""
     if not items:
         return None
-    embed = {"text": _text, "audio": _audio, "image": _image}[kind]
+    text = partial(_text, templates=templates)
+    embed = {"text": text, "audio": _audio, "image": _image}[kind]
     with torch.no_grad():
         return torch.stack([embed(encoder, item).float().cpu() for item in items])
 
 
-def _text(encoder: Encoder, text: str) -> Tensor:
+def _text(encoder: Encoder, text: str, templates: Sequence[str]) -> Tensor:
     plain = " ".join(str(text).encode(errors="replace").decode().split()).rstrip(".")
     if not plain:
         raise QueryError("the text query is empty; say what to look for, such as 'a dog barking'")
     try:
-        return fuse(encoder.embed_text([template.format(plain) for template in TEMPLATES]))
+        return fuse(encoder.embed_text([wording.replace("{}", plain) for wording in templates]))
     except EncoderError as error:
         raise QueryError(f"text query '{plain}': {error}") from None
 
@@ -184,3 +191,10 @@ def _checked(weights: Mapping[str, float] | None) -> Mapping[str, float]:
         if not 0 <= float(weight) < float("inf"):
             raise QueryError(f"weight {kind}={weight} must be 0 or more")
     return weights or {}
+
+
+def _wordings(templates: Sequence[str] | None) -> Sequence[str]:
+    for template in templates or ():
+        if "{}" not in template:
+            raise QueryError(f"template '{template}' has no {{}} where the text would go")
+    return templates or TEMPLATES

@@ -1,9 +1,7 @@
 """The separator network and its model folders."""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,24 +15,6 @@ def tiny(**options):
     model = QueryNet(**{"width": 2, "levels": 4, "mask_channels": 3, "embed_dim": 8} | options)
     model.amp = False
     return model.eval()
-
-
-def test_masks_equal_those_of_the_reference_network():
-    reference = np.load(Path(__file__).parent / "omnisep_parity.npz")
-    model = tiny(width=4, levels=7, mask_channels=8, embed_dim=16)
-    state = {k[2:]: torch.from_numpy(reference[k]) for k in reference.files if k[:2] == "w:"}
-    hub.load_reference_state(model, {f"module.{k}": v for k, v in state.items()})
-    with torch.no_grad():
-        logits = model.logits(
-            torch.from_numpy(reference["mag"][:, 0]), torch.from_numpy(reference["query"])
-        )
-    difference = torch.sigmoid(logits) - torch.from_numpy(reference["mask"][:, 0])
-    assert difference.abs().max() < 2e-4
-
-
-def test_reference_state_of_another_size_is_refused():
-    with pytest.raises(ModelError, match="size mismatch"):
-        hub.load_reference_state(tiny(), tiny(width=4).state_dict())
 
 
 def test_full_size_has_the_published_parameters():

@@ -104,3 +104,22 @@ def test_unusable_queries_are_refused_with_the_fix(encoder, make_wav, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(AudioFileError, match="no such file"):
         embed_query(encoder, text="a", negative="missing.wav")
+
+
+def test_wordings_of_ones_own_are_averaged(encoder):
+    wordings = encoder.embed_text(["a photo of a dog", "many a dog"])
+    found = embed_query(encoder, text="a dog", templates=["a photo of {}", "many {}"])
+    torch.testing.assert_close(found, fuse(wordings))
+    with pytest.raises(QueryError, match="template 'a photo' has no"):
+        embed_query(encoder, text="a dog", templates=["a photo"])
+
+
+def test_the_weights_of_omnisep_are_its_mixture_and_its_negative(encoder, make_wav, picture):
+    one = {"text": "a bell", "audio": make_wav(), "image": picture}
+    text, audio, image = (embed_query(encoder, **{k: v}) for k, v in one.items())
+    mixed = torch.nn.functional.normalize(2 * image + 2 * text + audio, dim=0)
+    weights = {"image": 2, "text": 2, "audio": 1, "negative": 1 / 3}
+    torch.testing.assert_close(embed_query(encoder, **one, weights=weights), mixed)
+    away = 1.5 * mixed - 0.5 * embed_query(encoder, text="wind")
+    found = embed_query(encoder, **one, negative="wind", weights=weights)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(away, dim=0))

@@ -77,7 +77,14 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         type=weights,
         metavar="KIND=W,...",
         help="weights of the kinds, such as text=1,audio=0.5,negative=0.3 "
-        "(default: 1 each, negative 0.5)",
+        "(default: 1 each, negative 0.5); OmniSep's are image=2,text=2,audio=1,negative=0.333",
+    )
+    add(
+        "--template",
+        action="append",
+        metavar="WORDING",
+        help="what a text is put into in the place of {}, such as 'a photo of {}'; again for the "
+        "mean of several (default: '{}' and 'the sound of {}')",
     )
     add(
         "--candidates",
@@ -267,6 +274,7 @@ class Worker:
             sounds = [_stretch(sounds[0], options.start or 0.0, options.stop)]
         pictures = [_picture(name, options.at) for name in options.image or []]
         shared = {"negative": options.negative, "weights": options.weights}
+        shared["templates"] = options.template
         if len(texts) > 1:
             return self.separator.queries([{"text": text, **shared} for text in texts])
         asked = {"text": texts, "audio": sounds, "image": pictures}
