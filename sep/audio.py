@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ BLOCK = 2**20  # samples a channel that are converted at once
 LOWEST_HZ, HIGHEST_HZ = 100, 10_000_000  # rates beyond are damaged headers
 LARGEST = 1e12  # magnitude of samples; beyond, spectra overflow
 CLIP_RULES = ("none", "clamp", "rescale")
+LONGEST_BYTES = 0xF000_0000  # of samples; the sizes of WAV, AIFF and AU have 32 bits
+SUBTYPE_BYTES = {"FLOAT": 4, "DOUBLE": 8, **{name: n // 8 for name, n in INTEGER_BITS.items()}}
+LIBSNDFILE_SYSTEM = 2  # its code for faults of the system, such as a full disk
+UNFIT = "this format cannot hold its rate or channels; use --format wav"
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ def write(
     """
     (wave,) = apply_clip([wave.detach().cpu()], clip)
     wave = wave.reshape(-1, wave.shape[-1])
-    with Writer(path, sample_rate, len(wave), subtype) as writer:
+    with Writer(path, sample_rate, len(wave), subtype, wave.shape[-1]) as writer:
         for block in wave.split(BLOCK, dim=-1):
             writer.write(block)
 
@@ -259,17 +264,23 @@ class Writer:
     Args:
         path, sample_rate, subtype: as in `write`.
         channels: C.
+        frames: how many samples are to come, so that a WAV file of more than 4 GB is made as RF64.
 
     Raises:
-        AudioFileError: as in `write`, there or in `write` and `finish`.
+        AudioFileError: as in `write`, there or in `write` and `finish`; or too long.
     """
 
     def __init__(
-        self, path: str | Path, sample_rate: int, channels: int, subtype: str | None = None
+        self,
+        path: str | Path,
+        sample_rate: int,
+        channels: int,
+        subtype: str | None = None,
+        frames: int = 0,
     ):
         self.path = path = Path(path)
         container = container_of(path)
-        self.subtype = subtype or _deepest_subtype(container)
+        self.subtype = (subtype or _deepest_subtype(container)).upper()
         if not soundfile.check_format(container, self.subtype):
             raise AudioFileError(
                 f"{path}: {container} cannot hold {self.subtype}; "
@@ -277,7 +288,13 @@ class Writer:
             )
         if sample_rate <= 0:
             raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        if self.subtype == "VORBIS" and (sample_rate > 200_000 or channels > 255):
+            raise AudioFileError(f"{path}: {UNFIT}")  # here libsndfile would crash
+        if frames * channels * SUBTYPE_BYTES.get(self.subtype, 1) > LONGEST_BYTES:
+            if container in ("AIFF", "AU"):
+                raise AudioFileError(f"{path}: too long for this container; use .w64")
+            container = {"WAV": "RF64"}.get(container, container)
+        self.temporary = temporary_of(path)
         self.file: soundfile.SoundFile | None = None
         with self._faults():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,6 +340,12 @@ class Writer:
             raise AudioFileError(
                 f"{self.path}: cannot be written ({_write_fault(self.path, error)})"
             ) from None
+
+
+def temporary_of(path: Path) -> Path:
+    """Where a file lies until it is complete: beside it, by a name that is never too long."""
+    own = zlib.crc32(os.fsencode(path.name))
+    return path.with_name(f".{path.name[:40]}.{own:08x}.{os.getpid()}.tmp")
 
 
 def container_of(path: str | Path) -> str:
@@ -447,6 +470,8 @@ def _reason(error: Exception) -> str:
 
 def _write_fault(path: Path, error: Exception) -> str:
     """What went wrong and what to do; libsndfile says only `System error` when the disk is full."""
+    if getattr(error, "code", LIBSNDFILE_SYSTEM) != LIBSNDFILE_SYSTEM:
+        return UNFIT
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "no permission; choose another folder"

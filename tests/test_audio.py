@@ -213,3 +213,35 @@ def test_a_writer_puts_nothing_in_place_before_it_is_left(tmp_path):
         w.write(torch.zeros(1, 10))
         raise RuntimeError("stop")
     assert [p.name for p in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_long_files_get_a_container_that_holds_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "LONGEST_BYTES", 1000)
+    wave = tone(8000, 501)
+    audio.write(tmp_path / "short.wav", wave[:500], 8000, "PCM_16")
+    audio.write(tmp_path / "long.wav", wave, 8000, "PCM_16")
+    heads = [(tmp_path / name).read_bytes()[:4] for name in ("short.wav", "long.wav")]
+    assert heads == [b"RIFF", b"RF64"]
+    assert audio.read(tmp_path / "long.wav")[0].shape == (1, 501)
+    audio.write(tmp_path / "long.w64", wave, 8000, "PCM_16")
+    for name in ("x.aiff", "x.au"):
+        with pytest.raises(AudioFileError, match=r"too long for this container; use \.w64"):
+            audio.write(tmp_path / name, wave, 8000, "PCM_16")
+
+
+def test_a_format_that_cannot_hold_rate_or_channels_is_named_as_the_cause(tmp_path):
+    for name, channels, rate in (
+        ("x.flac", 9, 8000),
+        ("x.flac", 1, 900_000),
+        ("x.mp3", 1, 96_000),
+        ("x.ogg", 1, 300_000),
+    ):
+        with pytest.raises(AudioFileError, match="cannot hold its rate or channels; use --format"):
+            audio.write(tmp_path / name, torch.zeros(channels, 100), rate)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sample_type_is_known_in_any_case_and_names_may_be_long(tmp_path):
+    path = tmp_path / f"{'n' * 250}.wav"
+    audio.write(path, torch.tensor([0.5]), 8000, "pcm_16")
+    assert audio.info(path).subtype == "PCM_16"
