@@ -4,10 +4,11 @@ import glob
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from os.path import exists, isdir
+from os.path import exists, isdir, isfile, realpath
 from pathlib import Path
 
 from sep.errors import SepError
@@ -40,7 +41,9 @@ def listed(name: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise SepError(f"--list {name}: cannot be read ({reason}); give one file a line") from None
-    return [line for line in text.splitlines() if line.strip()]
+    if "\0" in text:
+        raise SepError(f"--list {name}: has characters that no file name has; give one file a line")
+    return [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
 
 
 def plan(
@@ -52,7 +55,8 @@ def plan(
 ) -> list[Job]:
     """Recordings with the names of their parts, no name given twice.
 
-    Folders and patterns are searched for recordings and their tree is kept.
+    Folders and patterns are searched for recordings and their tree is kept. Names do not depend on
+    the order: where recordings differ only in their suffix, it becomes part of the name.
 
     Args:
         inputs: recordings, folders and patterns such as `**/*.wav`.
@@ -84,14 +88,43 @@ def plan(
         rest = destination.with_name(f"{destination.stem}.residual{destination.suffix}")
         return [Job(found[0][0], (destination,), rest if residual else None)]
     jobs, taken = [], set()
+    alike = Counter(stem for _, stem in {(str(p).lower(), _stem(p).lower()) for _, p in found})
     for source, place in found:
         end = suffix or (source.suffix if source.suffix.lower() in KEPT_SUFFIXES else ".wav")
-        stem = unused(str(place.with_suffix("")), taken)
+        stem = unused(str(place) if alike[_stem(place).lower()] > 1 else _stem(place), taken)
         targets = tuple(destination / f"{stem}.{sound}{end}" for sound in sounds)
         jobs.append(
             Job(source, targets, destination / f"{stem}.residual{end}" if residual else None)
         )
     return jobs
+
+
+def keep_apart(jobs: Sequence[Job], read: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse results in the place of what is read; a job onto its own recording fails by itself.
+
+    Args:
+        jobs: what is planned.
+        read: files that are read beside the recordings; names of no file do no harm.
+        others: further files that are written.
+
+    Raises:
+        SepError: one would be overwritten.
+    """
+    taken = {realpath(job.source): str(job.source) for job in jobs}
+    taken |= {realpath(name): name for name in read}
+    results = [(path, realpath(job.source)) for job in jobs for path in job.outputs]
+    results += [(Path(name), "") for name in others]
+    for path, own in results:
+        place = realpath(path)
+        if place in taken and place != own:
+            raise SepError(
+                f"{taken[place]}: is read, and would be overwritten by a result; "
+                "choose another output"
+            )
+
+
+def _stem(place: Path) -> str:
+    return str(place.with_suffix(""))
 
 
 def slugs(texts: Sequence[str]) -> list[str]:
@@ -121,19 +154,27 @@ def _found(name: str, destination: Path) -> Iterator[tuple[Path, Path]]:
 
     source = Path(name)
     if isdir(source):
-        known, results = (*SUFFIXES, *CONTAINERS), destination.resolve()
-        inside = sorted(p for p in source.rglob("*") if p.suffix.lower() in known and p.is_file())
-        if source.resolve() != results:  # results of an earlier run are no recordings
-            inside = [path for path in inside if results not in path.resolve().parents]
+        known = (*SUFFIXES, *CONTAINERS)
+        inside = sorted(p for p in source.rglob("*") if p.suffix.lower() in known and isfile(p))
+        inside = _without_results(inside, source, destination)
         if not inside:
             raise SepError(f"{source}: no recordings in this folder ({', '.join(known)})")
         yield from ((path, path.relative_to(source)) for path in inside)
     elif glob.has_magic(name) and not exists(source):
         root = Path(*takewhile(lambda part: not glob.has_magic(part), source.parts))
         matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-        matches = [path for path in matches if path.is_file()]
+        matches = [path for path in matches if isfile(path)]
+        matches = _without_results(matches, root, destination)
         if not matches:
             raise SepError(f"{name}: matches no files; check the pattern")
         yield from ((path, path.relative_to(root)) for path in matches)
     else:
         yield source, Path(source.name)
+
+
+def _without_results(paths: list[Path], root: Path, destination: Path) -> list[Path]:
+    """Those of `paths` below `root` that are no results of an earlier run."""
+    results = destination.resolve()
+    if root.resolve() == results:
+        return paths
+    return [path for path in paths if results not in path.resolve().parents]

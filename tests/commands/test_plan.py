@@ -1,11 +1,12 @@
 """Which recordings are found, and that no two results get one name."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 
-from sep.commands.plan import listed, plan, slugs
+from sep.commands.plan import keep_apart, listed, plan, slugs
 from sep.errors import SepError
 
 
@@ -82,7 +83,41 @@ def test_lists_come_from_a_file_or_the_input(monkeypatch):
     assert listed("list.txt") == ["a.wav", "b c.wav"]
     monkeypatch.setattr("sys.stdin", io.StringIO("d.wav\n"))
     assert listed("-") == ["d.wav"]
+    Path("marked.txt").write_text("e.wav\n", encoding="utf-8-sig")
+    assert listed("marked.txt") == ["e.wav"]
+    Path("nul.txt").write_text("f\0.wav\n")
+    with pytest.raises(SepError, match="--list nul.txt: has characters"):
+        listed("nul.txt")
     Path("binary").write_bytes(b"\xff\xfe\xfa")
     for name in ("gone.txt", "binary"):
         with pytest.raises(SepError, match=f"--list {name}: cannot be read"):
             listed(name)
+
+
+def test_names_do_not_depend_on_which_recordings_came_first():
+    touch("in/a.wav", "in/a.ogg", "in/b.wav")
+    first = targets(["in"], "out")
+    assert first == ["out/a.ogg.target.wav", "out/a.wav.target.wav", "out/b.target.wav"]
+    touch("in/A.mp3")
+    assert targets(["in"], "out") == ["out/A.mp3.target.wav", *first]
+
+
+def test_patterns_leave_results_of_an_earlier_run_out_too():
+    touch("x.wav", "separated/x.target.wav")
+    assert targets(["**/*.wav"], "separated") == ["separated/x.target.wav"]
+    with pytest.raises(SepError, match="matches no files"):
+        plan(["**/x.target.wav"], "separated")
+
+
+def test_results_in_the_place_of_what_is_read_are_refused():
+    touch("in/x.wav", "in/x.target.wav", "query.wav")
+    with pytest.raises(SepError, match=r"in/x\.target\.wav: is read, and would be overwritten"):
+        keep_apart(plan(["in"], "in"), [], [])
+    os.symlink("query.wav", "link.wav")
+    jobs = plan(["in/x.wav"], "link.wav")
+    with pytest.raises(SepError, match=r"query\.wav: is read"):
+        keep_apart(jobs, ["query.wav"], [])
+    with pytest.raises(SepError, match=r"list\.json: is read"):
+        keep_apart(jobs, ["list.json"], ["in/../list.json"])
+    keep_apart(jobs, ["words"], ["summary.json"])
+    keep_apart(plan(["in/x.wav"], "in/x.wav"), [], [])  # refused by the job itself
