@@ -15,7 +15,7 @@ from sep import audio as recording
 from sep import hub
 from sep.chunk import Chunking, overlap_add
 from sep.device import resolve
-from sep.errors import ModelError, OptionError, QueryError, SepError
+from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
 from sep.masking import Masking, sharpness_series
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
@@ -295,8 +295,8 @@ class Separator:
 
         The recording is read once for its peak and whether it is sound, and once to be separated;
         with several candidates or `clip="rescale"` once more before, to choose and to measure. The
-        parts appear under their names when all are complete. In an integer subtype targets and
-        residual add up to the recording sample by sample, else within a rounding of float32.
+        parts appear under their names when all are complete. Targets and residual add up to the
+        recording exactly in 8 to 24 bit, within a rounding of float32 otherwise.
 
         Args:
             source: recording.
@@ -323,6 +323,12 @@ class Separator:
         if candidates > 1 or clip == "rescale":
             series, gain = self._choose(source, head, scan, vectors, series, clip)
         subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
+        subtype = subtype.upper()
+        if clip == "none" and subtype in recording.INTEGER_BITS and scan.peak > 1:
+            raise AudioFileError(
+                f"{source}: peaks at {scan.peak:g}, more than {subtype} holds; "
+                "use --subtype FLOAT, --clip rescale or --clip clamp"
+            )
         meters = [self._meter() for _ in range(1 + len(vectors))]
         heard: list[Ear] = list(meters)
         if ears:
@@ -333,7 +339,7 @@ class Separator:
             writers = [
                 name
                 and stack.enter_context(
-                    recording.Writer(name, head.sample_rate, head.channels, subtype)
+                    recording.Writer(name, head.sample_rate, head.channels, subtype, scan.frames)
                 )
                 for name in names
             ]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sep.commands.plan import Job, listed, plan, slugs
+from sep.commands.plan import Job, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, outcomes
 from sep.commands.values import factor, positive, seconds, weights
 from sep.commands.verdict import facts, line, progress, write_summary
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         help="split recordings into the sounds asked for and everything else",
         description="Split recordings into the sounds that the query names and everything else. "
         "All files keep the recording's rate, channels, length and sample type, and add up to "
-        "the recording. Several --text are several sounds; a text, sounds and pictures together, "
+        "the recording, exactly in 8 to 24 bit, within a rounding of float32 otherwise. Several --text are several sounds; a text, sounds and pictures together, "
         "or several --audio or --image, describe one.",
         epilog="example: sep separate street.wav --text 'a dog barking' --negative traffic -o out",
     )
@@ -125,7 +125,12 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         choices=FORMATS,
         help="of the results (default: the recording's where it keeps the samples, else wav)",
     )
-    add("--subtype", metavar="TYPE", help="sample type, such as PCM_16 or FLOAT (default: input's)")
+    add(
+        "--subtype",
+        type=str.upper,
+        metavar="TYPE",
+        help="sample type, such as PCM_16 or FLOAT (default: input's)",
+    )
     add(
         "--clip",
         choices=("none", "clamp", "rescale"),
@@ -174,6 +179,9 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.figure and len(jobs) > 1:
         raise OptionError(f"--figure draws one recording, not {len(jobs)}; leave it out")
+    named = (options.audio, options.image, options.negative, options.list and [options.list])
+    read = [name for names in named for name in names or []]
+    keep_apart(jobs, read, list(filter(None, (options.figure, options.summary))))
     worker, went = Worker(options), []
     prepare = (
         functools.partial(Worker, options, worker.vectors) if options.jobs > 1 else lambda: worker
@@ -306,6 +314,19 @@ def _check(options: argparse.Namespace) -> None:
         path = getattr(options, name)
         if path and Path(path).suffix.lower() != suffix:
             raise OptionError(f"--{name} {path}: end the name in {suffix}")
+        if path:
+            _check_writable(f"--{name}", path)
+
+
+def _check_writable(option: str, path: str) -> None:
+    """Refuse a file that cannot be written, before the work rather than after it."""
+    folder = next(p for p in map(str, Path(path).absolute().parents) if os.path.exists(p))
+    if os.path.isdir(path):
+        raise OptionError(f"{option} {path}: is a folder; name a file")
+    if not os.path.isdir(folder):
+        raise OptionError(f"{option} {path}: {folder} is not a folder; choose another one")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OptionError(f"{option} {path}: no permission to write; choose another folder")
 
 
 def _given(*values: Any) -> bool:

@@ -143,3 +143,60 @@ def test_ctrl_c_ends_all_processes_and_leaves_no_half_file(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))
+
+
+def test_nothing_that_is_read_is_overwritten(make_wav, capsys):
+    for name in ("x.wav", "b.wav", "in/x.wav", "in/x.target.wav"):
+        make_wav(name, 0.3)
+    Image.new("RGB", (32, 32)).save("d.png")
+    Path("l.json").write_text("x.wav\n")
+    kept = {path: path.read_bytes() for path in Path(".").rglob("*.*") if path.is_file()}
+    for arguments in (
+        ["x.wav", "--audio", "b.wav", "-o", "b.wav", "--overwrite"],
+        ["x.wav", "--text", "a", "--negative", "b.wav", "-o", "b.wav", "--skip-existing"],
+        ["x.wav", "--image", "d.png", "--figure", "./d.png"],
+        ["in", "--text", "a", "-o", "in", "--overwrite"],
+        ["--list", "l.json", "--text", "a", "--summary", "l.json"],
+    ):
+        assert cli.main(["separate", *arguments]) == 2, arguments
+        error = capsys.readouterr().err
+        assert "is read, and would be overwritten" in error and error.count("\n") == 1
+    assert {p: p.read_bytes() for p in Path(".").rglob("*.*") if p.is_file()} == kept
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_work(make_wav, capsys):
+    make_wav("x.wav", 0.3)
+    os.makedirs("folder.png")
+    os.makedirs("folder.wav")
+    for option, name, reason in (
+        ("--figure", "x.wav/f.png", "x.wav is not a folder"),
+        ("--summary", "x.wav/deep/s.json", "x.wav is not a folder"),
+        ("--figure", "folder.png", "folder.png: is a folder"),
+    ):
+        assert cli.main(["separate", "x.wav", "--text", "a", option, name]) == 2
+        assert reason in capsys.readouterr().err and not Path("separated").exists()
+    options = ["-o", "out", "--overwrite"]
+    os.makedirs("out/x.target.wav")
+    assert cli.main(["separate", "x.wav", "--text", "a", *options]) == 1
+    assert "out/x.target.wav: is a folder" in capsys.readouterr().err
+    make_wav(f"{'n' * 240}.wav", 0.3)
+    assert cli.main(["separate", f"{'n' * 240}.wav", "--text", "a"]) == 0
+
+
+def test_samples_beyond_full_scale_are_not_cut_off_unasked(make_wav, capsys):
+    wave, rate = soundfile.read(make_wav("x.wav", 0.3))
+    soundfile.write("loud.wav", 3 * wave / np.abs(wave).max(), rate, "FLOAT")
+    command = ["separate", "loud.wav", "--text", "a", "--subtype", "pcm_16"]
+    assert cli.main(command) == 1
+    assert "loud.wav: peaks at 3, more than PCM_16 holds; use" in capsys.readouterr().err
+    assert not Path("separated").exists()
+    assert cli.main([*command, "--clip", "rescale"]) == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--clip", "clamp"], ["--clip", "rescale"]])
+def test_sums_are_exact_whatever_the_rule_where_nothing_is_too_loud(make_wav, options):
+    make_wav("x.wav", 0.5, 44_100)
+    options = [*options, "--subtype", "pcm_16"]
+    assert cli.main(["separate", "x.wav", "--text", "a dog", *options]) == 0
+    parts = [integers(f"separated/x.{part}.wav") for part in ("target", "residual")]
+    np.testing.assert_array_equal(sum(parts), integers("x.wav"))
