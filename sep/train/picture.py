@@ -14,7 +14,7 @@ def draw_separation(
     Args:
         path: of the PNG; its folder is made.
         panels: title to values; magnitudes are shown in dB down to 80 below the loudest of all,
-            a panel whose title contains "mask" in [0, 1].
+            a panel whose title has "mask" before any colon in [0, 1].
         sample_rate: in Hz, for the axes.
         hop: samples between frames.
         title: over the whole picture.
@@ -25,10 +25,10 @@ def draw_separation(
     figure = Figure(figsize=(3.2 * len(panels), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    loudest = max(float(v.max()) for k, v in panels.items() if "mask" not in k)
+    loudest = max(float(v.max()) for k, v in panels.items() if not _is_mask(k))
     for axis, (name, values) in zip(axes, panels.items(), strict=True):
         values = values.detach().float().cpu()
-        if "mask" in name:
+        if _is_mask(name):
             limits = {"vmin": 0, "vmax": 1}
         else:
             values = 20 * torch.log10(values / max(loudest, 1e-9) + 1e-9)
@@ -37,9 +37,18 @@ def draw_separation(
         axis.imshow(
             values, origin="lower", aspect="auto", extent=(0, seconds, 0, 1), cmap="magma", **limits
         )
-        axis.set(title=name, xlabel="s", yticks=[])
+        axis.set(title=plain(name), xlabel="s", yticks=[])
     axes[0].set_ylabel(f"frequency (log), 0 to {sample_rate // 2000} kHz")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
+
+
+def plain(text: str) -> str:
+    """A text that Matplotlib shows as it is: no formula between dollars, no undecodable bytes."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
+
+
+def _is_mask(title: str) -> bool:
+    return "mask" in title.partition(":")[0]
