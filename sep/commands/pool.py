@@ -3,15 +3,16 @@
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
 from typing import Any
 
 from sep.commands.plan import Job
-from sep.errors import SepError, notice
+from sep.errors import notice
 
 
 @dataclass(frozen=True)
@@ -36,32 +37,51 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Do jobs, and say of each how it went as soon as it is known.
 
+    Where a process dies, the jobs then under way are tried again alone; one that dies again has
+    failed, and the rest is done all the same.
+
     Args:
         jobs: what to do.
         prepare: makes what does a job; it is called once a process and can be pickled.
         processes: how many work at once, each with its share of the processor's threads.
-
-    Raises:
-        SepError: a process died.
     """
     processes = min(processes, len(jobs))
     if processes == 1:
         yield from map(prepare(), jobs)
         return
+    waiting = deque(jobs)
+    while waiting:
+        for job in (yield from _pooled(waiting, prepare, processes)):  # one of these is the cause
+            if (yield from _pooled(deque([job]), prepare, 1)):
+                reason = "its process died, perhaps for want of memory; use fewer --jobs"
+                yield Outcome(job, "failed", f"{job.source}: {reason}")
+
+
+def _pooled(
+    waiting: deque[Job], prepare: Callable[[], Callable[[Job], Outcome]], processes: int
+) -> Generator[Outcome, None, list[Job]]:
+    """Do jobs until none waits, or until a process dies; return those then under way."""
     context = get_context("spawn")  # a fork would inherit the locks of torch's threads
+    under_way: dict[Future, Job] = {}
     with ProcessPoolExecutor(processes, context, _begin, (prepare, processes)) as pool:
         try:
-            for future in as_completed([pool.submit(_do, job) for job in jobs]):
-                yield future.result()
+            while waiting or under_way:
+                while waiting and len(under_way) < processes:
+                    future = pool.submit(_do, waiting[0])
+                    under_way[future] = waiting.popleft()
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=lambda future: future.exception() is not None):
+                    outcome = future.result()
+                    del under_way[future]
+                    yield outcome
         except BrokenProcessPool:
-            raise SepError(
-                "a process has died, perhaps for want of memory; use fewer --jobs"
-            ) from None
+            return list(under_way.values())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
                 os.kill(child.pid, signal.SIGINT)
             raise
+    return []
 
 
 _process: dict[str, Any] = {"work": None, "busy": False, "stopped": False}  # of a process of a pool
