@@ -328,6 +328,10 @@ class Writer:
             if self.file is not None:
                 with suppress(Exception):
                     self.file.close()
+            self._discard()
+
+    def _discard(self) -> None:
+        with suppress(OSError):
             self.temporary.unlink(missing_ok=True)
 
     @contextmanager
@@ -336,7 +340,7 @@ class Writer:
             yield
         # soundfile asserts on a short write
         except (OSError, RuntimeError, AssertionError) as error:
-            self.temporary.unlink(missing_ok=True)
+            self._discard()
             raise AudioFileError(
                 f"{self.path}: cannot be written ({_write_fault(self.path, error)})"
             ) from None

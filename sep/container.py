@@ -104,7 +104,7 @@ def picture(path: str | Path, at_s: float = 0.0) -> "Image.Image":
     if not Path(path).is_file():
         raise AudioFileError(f"{path}: no such file; check the name")
     try:
-        command = [*_command(path, f"-ss {at_s}"), *"-map 0:v:0 -frames:v 1 -c:v png".split()]
+        command = [*_command(path, f"-ss {at_s:f}"), *"-map 0:v:0 -frames:v 1 -c:v png".split()]
         done = subprocess.run([*command, *"-f image2pipe pipe:1".split()], capture_output=True)
     except AudioFileError as error:
         raise AudioFileError(f"{path}: {error}") from None

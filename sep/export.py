@@ -4,6 +4,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,12 @@ def export(model: QueryNet, path: str | Path, kind: str) -> float:
         if not difference <= TOLERANCE:
             raise ModelError(f"{path}: not kept, its logits differ by {difference:.2g}")
         os.replace(temporary, path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror})") from None
+    except (OSError, RuntimeError) as error:  # torch raises either
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ModelError(f"{path}: cannot be written ({reason})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return difference
 
 

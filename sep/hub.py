@@ -94,8 +94,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: no model here (config.json is missing)") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(config, dict) or "model" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ModelError(f"{path}: not the configuration of a separator")
+    for part in ("provenance", "encoder"):
+        if not isinstance(config.get(part) or {}, dict):
+            raise ModelError(f"{path}: damaged ('{part}' is no mapping); copy the model again")
     if config.get("format") != FORMAT:
         raise ModelError(f"{path}: format {config.get('format')} is not {FORMAT}; train it again")
     return config
@@ -127,8 +130,8 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Q
         raise ModelError(f"{path}: missing; copy the whole model folder") from None
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: damaged ({error}); copy or train the model again") from None
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: weights and config.json do not fit ({reason})") from None
     return model.to(device).eval()
 

@@ -13,12 +13,14 @@ from torch import Tensor
 from encoders.base import Encoder, EncoderError
 from sep import audio as recording
 from sep.audio import SUFFIXES as AUDIO_SUFFIXES
+from sep.container import SUFFIXES as CONTAINERS
 from sep.errors import QueryError
 
 TEMPLATES = ("{}", "the sound of {}")  # a text is the mean of its wordings
 KINDS = ("text", "audio", "image")
 NEGATIVE_WEIGHT = 0.5
 SHORTEST_S = 0.05
+LONGEST_S = 300.0  # of an example in a file; all of it is in memory
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -127,6 +129,7 @@ def _text(encoder: Encoder, text: str, templates: Sequence[str]) -> Tensor:
 
 def _audio(encoder: Encoder, item: Any) -> Tensor:
     if isinstance(item, str | Path):
+        check_length(item, recording.info(item).duration_s)
         name, (wave, rate) = str(item), recording.read(item)
     elif isinstance(item, tuple) and len(item) == 2:
         name, (wave, rate) = "audio query", item
@@ -158,6 +161,19 @@ def _image(encoder: Encoder, item: Any) -> Tensor:
         raise QueryError(f"image query: {error}") from None
 
 
+def check_length(path: str | Path, seconds: float) -> None:
+    """Refuse an example that is too long to be one sound.
+
+    Raises:
+        QueryError: longer than `LONGEST_S`.
+    """
+    if seconds > LONGEST_S:
+        raise QueryError(
+            f"{path}: lasts {seconds:.0f} s, too long for an example; "
+            f"use --from and --to to give at most {LONGEST_S:.0f} s"
+        )
+
+
 def loud_mono(wave: Tensor) -> Tensor:
     """The mid signal (N,) of (C, N), or the loudest channel where the channels cancel."""
     if wave.ndim == 1:
@@ -172,7 +188,8 @@ def _kind(item: Any) -> str:
         suffix = Path(item).suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             return "image"
-        is_file = isinstance(item, Path) or suffix in AUDIO_SUFFIXES or os.path.isfile(item)
+        known = suffix in (*AUDIO_SUFFIXES, *CONTAINERS)
+        is_file = isinstance(item, Path) or known or os.path.isfile(item)
         return "audio" if is_file else "text"
     return "audio" if isinstance(item, tuple) else "image"
 

@@ -134,6 +134,7 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
         (["x.wav", "--image", "gone.png"], "gone.png"),
         (["x.wav", "--audio", "short.wav"], "short.wav: lasts"),
         (["x.wav", "--audio", "gone.wav"], "gone.wav: no such file"),
+        (["x.wav", "--text", "a", "--negative", "gone.mp4"], "gone.mp4: no such file"),
         (["x.wav", "--text", "a", "--model", "gone"], "gone: no such model folder"),
         (["x.wav", "--text", "a", "--device", "abacus"], "device 'abacus' is unknown"),
         (["x.wav", "short.wav", "--text", "a", "-o", "one.wav"], "name a folder"),
@@ -175,6 +176,7 @@ def test_wrong_usage_is_one_line_and_exit_2(make_wav, capsys, tmp_path):
         ["separate", "x.wav", "--text", "a", "--weights", "text"],
         ["separate", "x.wav", "--text", "a", "--weights", "smell=1"],
         ["separate", "x.wav", "--text", "a", "--candidates", "0"],
+        ["separate", "x.wav", "--text", "a", "--candidates", "17"],
         ["separate", "x.wav", "--text", "a", "--overwrite", "--skip-existing"],
     ],
 )
@@ -205,6 +207,25 @@ def test_scores_of_a_folder(make_wav, capsys, tmp_path):
     assert (tmp_path / "scores.csv").read_text().startswith("id,")
     assert cli.main(["score", "gone", "est"]) == 2
     assert "gone" in capsys.readouterr().err
+
+
+def test_faults_of_the_system_are_one_line(make_wav, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "x.npz")
+
+    monkeypatch.setattr("sep.hub.labels", fail)
+    assert cli.main(["labels"]) == 2
+    assert capsys.readouterr().err == "error: x.npz: No space left on device\n"
+
+
+def test_a_reader_that_has_gone_is_no_fault(make_wav, model_dir):
+    make_wav("x.wav", 0.2)
+    program = f"{sys.executable} -m sep.cli inspect x.wav x.wav | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1 and not done.stderr
 
 
 def test_help_answers_before_anything_heavy_is_imported():

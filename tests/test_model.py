@@ -75,12 +75,22 @@ def test_model_folder_round_trip_gives_identical_output(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def change(folder, **entries) -> None:
+    config = hub.read_config(folder)
+    (folder / "config.json").write_text(json.dumps(config | entries))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "no model here"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.json").write_text("{}"), "not the configuration"),
+        (lambda f: change(f, model=[]), "not the configuration"),
+        (lambda f: change(f, provenance=["x"]), "'provenance' is no mapping"),
+        (lambda f: change(f, encoder=["x"]), "'encoder' is no mapping"),
+        (lambda f: change(f, model=tiny().config | {"levels": 0}), "do not fit"),
+        (lambda f: change(f, model=tiny().config | {"mask_channels": 1.5}), "do not fit"),
         (lambda f: (f / "model.safetensors").unlink(), "missing"),
         (lambda f: (f / "model.safetensors").write_bytes(b"nonsense"), "damaged"),
     ],

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -123,3 +124,9 @@ def test_the_weights_of_omnisep_are_its_mixture_and_its_negative(encoder, make_w
     away = 1.5 * mixed - 0.5 * embed_query(encoder, text="wind")
     found = embed_query(encoder, **one, negative="wind", weights=weights)
     torch.testing.assert_close(found, torch.nn.functional.normalize(away, dim=0))
+
+
+def test_an_example_that_is_too_long_for_one_sound_is_refused_unread(encoder, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(100 * 301), 100)
+    with pytest.raises(QueryError, match=r"x\.wav: lasts 301 s, .*--from and --to"):
+        embed_query(encoder, audio=tmp_path / "x.wav")

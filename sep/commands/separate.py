@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sep.commands.plan import Job, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, outcomes
-from sep.commands.values import factor, positive, seconds, weights
+from sep.commands.values import factor, few, positive, seconds, weights
 from sep.commands.verdict import facts, line, progress, write_summary
 from sep.errors import AudioFileError, OptionError, SepError
 
@@ -30,8 +30,9 @@ def add(commands: Any) -> None:
         help="split recordings into the sounds asked for and everything else",
         description="Split recordings into the sounds that the query names and everything else. "
         "All files keep the recording's rate, channels, length and sample type, and add up to "
-        "the recording, exactly in 8 to 24 bit, within a rounding of float32 otherwise. Several --text are several sounds; a text, sounds and pictures together, "
-        "or several --audio or --image, describe one.",
+        "the recording, exactly in 8 to 24 bit, within a rounding of float32 otherwise. "
+        "Several --text are several sounds; a text, sounds and pictures together, or several "
+        "--audio or --image, describe one.",
         epilog="example: sep separate street.wav --text 'a dog barking' --negative traffic -o out",
     )
     parser.set_defaults(run=run)
@@ -88,7 +89,7 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--candidates",
-        type=positive,
+        type=few,
         default=1,
         metavar="K",
         help="try K masks and keep the result most similar to the query (default: %(default)s)",
@@ -336,7 +337,10 @@ def _given(*values: Any) -> bool:
 def _stretch(path: str | Path, start: float, stop: float | None) -> "tuple[Tensor, int]":
     """The example that --from and --to cut out of a recording, with its rate."""
     from sep import audio
+    from sep.query import check_length
 
+    end = audio.info(path).duration_s
+    check_length(path, min(end, end if stop is None else stop) - start)
     return audio.read(path, start, None if stop is None else stop - start)
 
 

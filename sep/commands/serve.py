@@ -95,9 +95,10 @@ def _check_free(host: str, port: int) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not the name of a host"
         raise SepError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
+            f"cannot listen on {host}:{port} ({reason}); choose another --port or --host"
         ) from None
 
 

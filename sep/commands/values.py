@@ -4,6 +4,7 @@ import argparse
 import math
 
 KINDS = ("text", "audio", "image", "negative")
+MOST = 16  # candidates
 
 
 def weights(text: str) -> dict[str, float]:
@@ -25,6 +26,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def few(text: str) -> int:
+    number = positive(text)
+    if number > MOST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MOST}")
     return number
 
 

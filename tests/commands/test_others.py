@@ -87,3 +87,13 @@ def test_an_export_that_differs_is_not_kept(model_dir, monkeypatch, capsys):
     assert cli.main(command) == 2
     assert "m.pt: not kept, its logits differ" in capsys.readouterr().err
     assert not list(Path(".").iterdir())
+
+
+def test_an_export_to_a_bad_place_is_one_line(model_dir, capsys):
+    Path("file").touch()
+    Path("folder.pt").mkdir()
+    for place in ("file/m.pt", "folder.pt"):
+        command = ["export", str(model_dir), "--format", "torchscript", "-o", place]
+        assert cli.main(command) == 2
+        error = capsys.readouterr().err
+        assert f"{place}: cannot be written" in error and error.count("\n") == 1

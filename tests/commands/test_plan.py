@@ -86,7 +86,7 @@ def test_lists_come_from_a_file_or_the_input(monkeypatch):
     Path("marked.txt").write_text("e.wav\n", encoding="utf-8-sig")
     assert listed("marked.txt") == ["e.wav"]
     Path("nul.txt").write_text("f\0.wav\n")
-    with pytest.raises(SepError, match="--list nul.txt: has characters"):
+    with pytest.raises(SepError, match=r"--list nul\.txt: has characters"):
         listed("nul.txt")
     Path("binary").write_bytes(b"\xff\xfe\xfa")
     for name in ("gone.txt", "binary"):

@@ -159,6 +159,13 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys):
 
 
 @needs_gradio
+def test_a_host_that_is_no_name_is_one_line(capsys):
+    assert cli.main(["serve", "--host", "h" * 70, "--model", "gone"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot listen on hhh" in error and error.count("\n") == 1
+
+
+@needs_gradio
 def test_a_missing_model_is_one_line(capsys):
     assert cli.main(["serve", "--port", str(free_port()), "--model", "gone"]) == 2
     assert capsys.readouterr().err.startswith("error: gone: no such model folder")
