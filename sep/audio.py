@@ -60,8 +60,12 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def info(path: str | Path) -> AudioInfo:
+def info(path: str | Path, longest_s: float | None = None) -> AudioInfo:
     """Read a file's header; a container of ffmpeg's is decoded once, to FLOAT samples.
+
+    Args:
+        path: the file.
+        longest_s: where a container is no longer decoded; what is longer seems to end there.
 
     Raises:
         AudioFileError: missing, not audio, without samples or with a rate of 0.
@@ -69,7 +73,7 @@ def info(path: str | Path) -> AudioInfo:
     _check_present(path)
     if container.claims(path):
         form = ("FLOAT", Path(path).suffix[1:].upper())
-        head = AudioInfo(*container.header(path), *form)
+        head = AudioInfo(*container.header(path, longest_s), *form)
     else:
         with _open(path) as file:
             head = AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)

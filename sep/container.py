@@ -54,19 +54,19 @@ def ffmpeg() -> str:
         raise AudioFileError(f"ffmpeg is needed to read this kind of file; {INSTALL}") from None
 
 
-def header(path: str | Path) -> tuple[int, int, int]:
-    """Rate in Hz, channels and frames; the file is decoded once to count them.
+def header(path: str | Path, longest_s: float | None = None) -> tuple[int, int, int]:
+    """Rate in Hz, channels and frames; the file is decoded once to count them, up to `longest_s`.
 
     Raises:
         AudioFileError: as in `blocks`.
     """
     status = Path(path).stat()
-    return _header(str(path), status.st_size, status.st_mtime_ns)
+    return _header(str(path), status.st_size, status.st_mtime_ns, longest_s)
 
 
 @lru_cache(maxsize=256)
-def _header(path: str, size: int, changed: int) -> tuple[int, int, int]:
-    with _decoded(path) as (pipe, rate, channels):
+def _header(path: str, size: int, changed: int, longest_s: float | None) -> tuple[int, int, int]:
+    with _decoded(path, longest_s) as (pipe, rate, channels):
         count = 0
         while block := pipe.read(2**20):
             count += len(block)
@@ -119,10 +119,13 @@ def _command(path: str | Path, place: str = "") -> list[str]:
 
 
 @contextmanager
-def _decoded(path: str | Path) -> Iterator[tuple[IO[bytes], int, int]]:
+def _decoded(
+    path: str | Path, longest_s: float | None = None
+) -> Iterator[tuple[IO[bytes], int, int]]:
     """A pipe of big-endian float32 samples, their rate in Hz and channels."""
     try:
-        command = [*_command(path), *"-map 0:a:0 -c:a pcm_f32be -f au pipe:1".split()]
+        place = "" if longest_s is None else f"-t {longest_s:f}"
+        command = [*_command(path, place), *"-map 0:a:0 -c:a pcm_f32be -f au pipe:1".split()]
     except AudioFileError as error:
         raise AudioFileError(f"{path}: {error}") from None
     with (

@@ -39,6 +39,8 @@ def test_sound_of_containers_is_read_as_it_was(tmp_path, name):
     assert abs(int(spectrum.argmax()) - 440) <= 1
     part, _ = audio.read(path, 0.5, 0.25)
     assert torch.equal(part, wave[:, 22_050 : 22_050 + 11_025])
+    assert abs(audio.info(path, longest_s=0.5).frames - 22_050) < 2048
+    assert audio.info(path, longest_s=5.0) == head
     blocks = list(audio.blocks(path, size=1000))
     assert torch.equal(torch.cat(blocks, -1), wave) and max(b.shape[-1] for b in blocks) == 1000
 

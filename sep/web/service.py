@@ -156,11 +156,10 @@ class Service:
 
     def _check_sound(self, path: Path, longest_s: float, advice: str) -> recording.AudioInfo:
         self._check_size(path)
-        head = recording.info(path)
+        head = recording.info(path, longest_s + 1)
         if head.duration_s > longest_s:
             raise AudioFileError(
-                f"{path}: lasts {_duration(head.duration_s)}, longer than the "
-                f"{_duration(longest_s)} allowed here; {advice}"
+                f"{path}: lasts longer than the {_duration(longest_s)} allowed here; {advice}"
             )
         return head
 
