@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio
+from starlette.middleware import Middleware
 
+from sep.commands.serve import LOCAL
 from sep.errors import SepError
 from sep.web.examples import write_examples
+from sep.web.guard import LocalOnly
 from sep.web.service import Service
 
 KEPT_S = 24 * 3600  # files are deleted after this time where the page stays up
@@ -58,6 +61,7 @@ def launch(service: Service, host: str, port: int, browser: bool = False) -> gra
             mcp_server=False,
             enable_monitoring=False,
             run_history=False,
+            app_kwargs={"middleware": [Middleware(LocalOnly)]} if host in LOCAL else {},
             footer_links=[],
             max_file_size=round(service.max_mb * 2**20),
             theme=gradio.themes.Default(
@@ -156,6 +160,9 @@ def build_page(service: Service) -> gradio.Blocks:
                     )
                     negative = gradio.Textbox(label="Not wanted", placeholder="traffic")
                 examples = write_examples(service.folder)
+                # where files are deleted after a time, these stay
+                recording.keep_in_cache |= {row[0] for row in examples.values()}
+                sound.keep_in_cache |= {row[2] for row in examples.values() if row[2]}
                 gradio.Examples(
                     list(examples.values()),
                     inputs=[recording, text, sound],

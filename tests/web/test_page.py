@@ -1,5 +1,6 @@
 """`sep serve` as its users meet it: a page in a browser, one line where it cannot be served."""
 
+import http.client
 import importlib.util
 import os
 import shutil
@@ -17,11 +18,13 @@ from sep import cli
 
 ROOT = Path(cli.__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+REQUIRED = os.environ.get("SEP_BROWSER") == "1"  # what is missing fails
 needs_gradio = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="gradio is not installed (extra ui)"
+    not REQUIRED and importlib.util.find_spec("gradio") is None,
+    reason="gradio is not installed (extra ui)",
 )
 needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    not REQUIRED and (CHROMIUM is None or importlib.util.find_spec("playwright") is None),
     reason="chromium (apt-get install chromium) or playwright (extra dev) is not installed",
 )
 WAIT_MS = 90_000  # of a busy machine
@@ -138,6 +141,47 @@ def test_a_bad_file_is_one_line_on_the_page(page, tmp_path):
 def test_a_narrow_window_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@needs_gradio
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:7860", "Origin": "http://127.0.0.1:7860"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:7860", "Origin": "http://evil.example:7860"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[localhost"}, 403),
+    ],
+)
+def test_only_pages_of_this_machine_are_served(server, headers, code):
+    connection = http.client.HTTPConnection(server[0].removeprefix("http://"), timeout=30)
+    connection.request("GET", "/config", headers=headers)
+    assert connection.getresponse().status == code
+    connection.close()
+
+
+@needs_gradio
+def test_examples_outlive_what_is_deleted_after_a_time(separator, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    from gradio import Audio
+    from gradio.route_utils import delete_files_created_by_app
+
+    from sep.web.page import build_page
+    from sep.web.service import Service
+
+    page = build_page(Service(separator, tmp_path))
+    other = tmp_path / "other.wav"
+    other.touch()
+    examples = sorted(tmp_path.glob("examples/*.wav"))
+    recording = next(block for block in page.blocks.values() if isinstance(block, Audio))
+    for path in (*examples, other):  # what showing a file in the page does
+        recording.move_resource_to_block_cache(path)
+    delete_files_created_by_app(page, None)
+    assert len(examples) == 3 and sorted(tmp_path.glob("examples/*.wav")) == examples
+    assert not other.exists()
 
 
 @needs_gradio
