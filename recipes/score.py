@@ -116,6 +116,9 @@ def semantic_scores(
     """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
     encoder = encoders.load(exp / "encoder", device=device)
     judge = Judge.load(exp / "judge").to(device)
+    unknown = sorted(set(clips.labels) - set(judge.labels))
+    if unknown:
+        say(f"judge: never heard {', '.join(unknown)}: its scores are left out")
     names = sorted({*clips.labels, *judge.labels})
     label = torch.tensor([names.index(name) for name in clips.labels])
     with torch.no_grad():
@@ -127,7 +130,8 @@ def semantic_scores(
         waves = waves.to(device)
         embedding = semantic.embed(encoder, waves, rate).cpu()
         found = semantic.encoder_scores(embedding, query, classes, label)
-        found |= semantic.judge_scores(judge, waves, rate, clips.labels)
+        if not unknown:
+            found |= semantic.judge_scores(judge, waves, rate, clips.labels)
         scores[system] = {name: values.cpu() for name, values in found.items()}
         say(f"meaning of {system}: {time.perf_counter() - since:.1f} s")
     return scores
@@ -246,7 +250,8 @@ def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[
         figures.by_class(rows, [s for s in shown if s != "ideal"]), folder / "si_sdri_by_class.png"
     )
     for first, second in pairs:
-        for metric in ("si_sdri", "judge_similarity"):
+        shared = [m for m in ("si_sdri", "judge_similarity") if any(m in row for row in rows)]
+        for metric in shared:
             name = f"{second}_against_{first}_{metric}.png"
             figures.save(figures.scatter(rows, second, first, metric), folder / name)
 
@@ -264,7 +269,7 @@ def run(cfg: DictConfig) -> None:
         raise DataError(f"{separated}: holds no results; run stage 6 first")
     jobs = cfg.jobs or len(os.sched_getaffinity(0))
 
-    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries")
+    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
     folders = {name: separated / name for name in (*simple, *systems)} | others
     estimates = text_estimates(folders, clips, grid)

@@ -46,8 +46,8 @@ size=default
 ! $full || size=full
 ! $debug || size=debug
 . "conf/$size.sh"
-common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 . ../common/stages.sh
+. ../common/recipe.sh
 
 prepare() {
   python local/prepare.py --data "$data" --nj "$nj" "${list[@]}" "${prepare_conf[@]}" \
@@ -55,42 +55,13 @@ prepare() {
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
-align() {  # side by side, as neither gains much from more than half of the cores
-  local half=$((($(nproc) + 1) / 2))
-  run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
-  judge=$!  # not local: the trap outlives this function
-  trap 'kill "$judge" 2>/dev/null || true' EXIT
-  run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
-  wait "$judge"
-}
-
-tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
-  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
-  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
-}
-
-score() {
-  local words="${args[*]}"
-  run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
-    "command='egs/mini_sounds/run.sh${words:+ ${words//\'/}}'"
-}
-
-done=$exp/.done
 key="data=$data"
 [ -n "$sounds" ] || run_stage 0 "download" "downloads/.done$(printf %s "${list[@]}")" "" \
   python local/download.py "${list[@]}"
 run_stage 1 "prepare data" "$data/.done" "" prepare
 key="model=$model rl=$rl seed=$seed data=$data size=$size"
-run_stage 2 "align the encoder, train the judge" "$done/2" "$exp/encoder $exp/judge" align
-run_stage 3 "embed queries" "$done/3" "$exp/queries" \
-  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"
-run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
-  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
-run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
-run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
-  run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
-run_stage 7 "score" "$done/7" "$exp/scores" score
+encoder_stages
+separator_stages
 
 if [ "$stop_stage" -ge 7 ]; then
   ! $sep_skipped || cat "$exp/scores/table.md"

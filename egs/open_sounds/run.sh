@@ -46,6 +46,7 @@ size=default
 ! $debug || size=debug
 . "conf/$size.sh"
 . ../common/stages.sh
+. ../common/recipe.sh
 
 download() {
   [ -z "$mini" ] || [ -d "$mini/train" ] || ../mini_sounds/run.sh --stop-stage 1
@@ -63,8 +64,6 @@ prepare() {
   python local/prepare.py "${words[@]}"
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
-
-common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 
 align() {
   if [ "$encoder" = shipped ]; then
@@ -86,19 +85,6 @@ listen() {
   run "$recipes/judge.py" "${common[@]}" "${judge_conf[@]}"
 }
 
-tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
-  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
-  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
-}
-
-score() {
-  local words="${args[*]}"
-  run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
-    "command='egs/open_sounds/run.sh${words:+ ${words//\'/}}'"
-}
-
-done=$exp/.done
 key="mini=$mini"
 run_stage 0 "download" "downloads/.done" "" download
 key="$key esc50=$esc50 philharmonia=$philharmonia final=$final"
@@ -107,12 +93,7 @@ key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
 run_stage 3 "embed queries, train the judge" "$done/3" "$exp/queries $exp/judge" listen
 key="$key model=$model rl=$rl"
-run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
-  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
-run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
-run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
-  run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
-run_stage 7 "score" "$done/7" "$exp/scores" score
+separator_stages
 
 if [ "$stop_stage" -ge 7 ]; then
   ! $sep_skipped || cat "$exp/scores/table.md"

@@ -40,10 +40,11 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     return wave, rate
 
 
-def clean(wave: np.ndarray, rate: int) -> list[np.ndarray]:
+def clean(wave: np.ndarray, rate: int, trim: bool = True) -> list[np.ndarray]:
     """Turn samples (N, C) at `rate` Hz into clips (M,) at 16 kHz that peak at -3 dBFS.
 
-    A recording longer than 20 s gives up to three clips from even places.
+    A recording longer than 20 s gives up to three clips from even places. Without `trim` the
+    silence before and after the sound stays.
 
     Raises:
         ClipError: silent, not finite, or with less than 0.2 s of sound.
@@ -59,8 +60,9 @@ def clean(wave: np.ndarray, rate: int) -> list[np.ndarray]:
     heard = np.flatnonzero(level_db > level_db.max() + _TRIM_DB)
     if level_db.max() < -80 or not len(heard):
         raise ClipError("is silent")
-    frame = round(_FRAME_S * SAMPLE_RATE)
-    mono = mono[heard[0] * frame : (heard[-1] + 1) * frame]
+    if trim:
+        frame = round(_FRAME_S * SAMPLE_RATE)
+        mono = mono[heard[0] * frame : (heard[-1] + 1) * frame]
     clips = [c for c in _cut(mono) if active_s(c) >= MIN_ACTIVE_S]
     if not clips:
         raise ClipError(f"has less than {MIN_ACTIVE_S} s of sound")

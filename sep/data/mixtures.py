@@ -70,12 +70,13 @@ def save(path: str | Path, mixtures: list[Mixture]) -> None:
 
 def draw(
     data: DataDir,
-    count: int,
+    count: int | None,
     seed: int,
     query_dirs: dict[str, DataDir],
     segment: int = SEGMENT,
     images: dict[str, list[str]] | None = None,
     recording_of: Callable[[str], str] = str,
+    snr_db: float | None = None,
 ) -> list[Mixture]:
     """Draw mixtures of two different labels, target labels uniformly (each once before again).
 
@@ -84,12 +85,15 @@ def draw(
 
     Args:
         data: the split that the sources come from.
-        count: how many mixtures.
+        count: how many mixtures; None: one for each recording as the target, in order of class and
+            id, without an audio query where no other recording of the class exists.
         seed: mixture k is a function of `seed` and k alone.
         query_dirs: {split name: data directory} that audio queries may come from.
         segment: N in samples.
         images: pictures of each label; default: those of `data`.
         recording_of: id to the recording it was cut from, so that a query is never the target's.
+        snr_db: energy of the target over that of the interferer, exactly; None: their levels
+            where they sound differ by up to 3 dB.
 
     Raises:
         DataError: fewer than two labels, or no label with two recordings.
@@ -98,12 +102,12 @@ def draw(
     if len(groups) < 2:
         raise DataError(f"{data.path}: mixtures need two classes, found {len(groups)}; add a class")
     queries = {label: _queries(label, query_dirs) for label in groups}
-    targets = [
-        label
+    usable = {
+        label: [id_ for id_ in ids if _others(queries[label], recording_of(id_), recording_of)]
         for label, ids in groups.items()
-        if any(_others(queries[label], recording_of(id_), recording_of) for id_ in ids)
-    ]
-    if not targets:
+    }
+    targets = [label for label, ids in usable.items() if ids]
+    if not targets and count is not None:
         raise DataError(
             f"{data.path}: no class has a second recording to query with; add recordings"
         )
@@ -111,21 +115,22 @@ def draw(
         images = {
             label: [data.image[i] for i in ids if i in data.image] for label, ids in groups.items()
         }
-    rng = random.Random(f"{seed}-targets")
-    order: list[str] = []
-    while len(order) < count:
-        order += rng.sample(targets, len(targets))
+    chosen: list[tuple[str, str | None]] = []  # label, and the target unless that is drawn
+    if count is None:
+        chosen = [(label, id_) for label, ids in groups.items() for id_ in ids]
+    else:
+        rng = random.Random(f"{seed}-targets")
+        while len(chosen) < count:
+            chosen += [(label, None) for label in rng.sample(targets, len(targets))]
     mixtures = []
-    for k, label in enumerate(order[:count]):
+    for k, (label, given) in enumerate(chosen[:count]):
         rng = random.Random(f"{seed}-{k}")
-        usable = [
-            id_ for id_ in groups[label] if _others(queries[label], recording_of(id_), recording_of)
-        ]
-        target = rng.choice(usable)
+        target = given or rng.choice(usable[label])
         other_label = rng.choice([name for name in groups if name != label])
         other = rng.choice(groups[other_label])
-        offsets, gains = _place(data, [target, other], segment, rng)
-        split, query = rng.choice(_others(queries[label], recording_of(target), recording_of))
+        offsets, gains = _place(data, [target, other], segment, rng, snr_db)
+        others = _others(queries[label], recording_of(target), recording_of)
+        split, query = rng.choice(others) if others else (None, None)
         pictures = sorted(set(images.get(label, [])))
         mixtures.append(
             Mixture(
@@ -264,7 +269,7 @@ def _others(queries: list[tuple[str, str]], recording: str, recording_of) -> lis
 
 
 def _place(
-    data: DataDir, ids: list[str], segment: int, rng: random.Random
+    data: DataDir, ids: list[str], segment: int, rng: random.Random, snr_db: float | None
 ) -> tuple[list[float], list[float]]:
     """Choose offsets at which the sources overlap and gains that level them."""
     waves = [_read(data.wav[id_], SAMPLE_RATE) for id_ in ids]
@@ -282,10 +287,13 @@ def _place(
         if overlap >= 0.5:
             break
     offsets, cuts = best
-    spread = [0.0, rng.uniform(-LEVEL_SPREAD_DB, LEVEL_SPREAD_DB)]
-    gains = [
-        g - 20 * math.log10(max(active_rms(cut), 1e-4)) for g, cut in zip(spread, cuts, strict=True)
-    ]
+    if snr_db is None:
+        spread = [0.0, rng.uniform(-LEVEL_SPREAD_DB, LEVEL_SPREAD_DB)]
+        levels = [active_rms(cut) for cut in cuts]
+    else:
+        spread = [0.0, -snr_db]
+        levels = [float(np.sqrt(np.square(cut, dtype=np.float64).mean())) for cut in cuts]
+    gains = [g - 20 * math.log10(max(level, 1e-4)) for g, level in zip(spread, levels, strict=True)]
     mixed = sum(cut * 10 ** (gain / 20) for cut, gain in zip(cuts, gains, strict=True))
     peak_db = 20 * math.log10(max(float(np.abs(mixed).max()), 1e-9) / PEAK)
     return offsets, [round(gain - peak_db, 3) for gain in gains]

@@ -25,6 +25,7 @@ class EvaluationSet:
         split: which of them.
         queries: folder of the query embeddings, a file a split.
         count: take the first so many; None takes all.
+        samples: N, the length of a mixture.
 
     Attributes:
         mixtures: the n descriptions; ids and labels of their targets.
@@ -32,7 +33,14 @@ class EvaluationSet:
         mixture: (n, N), the sum of the sources.
     """
 
-    def __init__(self, data: str | Path, split: str, queries: str | Path, count: int | None = None):
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        queries: str | Path,
+        count: int | None = None,
+        samples: int = mixtures.SEGMENT,
+    ):
         self.data, self.split, self.query_dir = Path(data), split, Path(queries)
         self._banks: dict[str, QueryBank] = {}
         folder = self.data / split
@@ -40,7 +48,7 @@ class EvaluationSet:
         self.mixtures = mixtures.load(folder / "mixtures.jsonl")[:count]
         if not self.mixtures:
             raise DataError(f"{folder}/mixtures.jsonl: empty; run stage 1 again")
-        self.sources = torch.stack([mixtures.render(m, directory) for m in self.mixtures])
+        self.sources = torch.stack([mixtures.render(m, directory, samples) for m in self.mixtures])
         self.mixture = self.sources.sum(1)
         self.ids = [m.id for m in self.mixtures]
         self.labels = [m.label for m in self.mixtures]

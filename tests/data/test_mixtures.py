@@ -66,6 +66,25 @@ def test_levels_and_peak(dirs):
         assert abs(20 * math.log10(levels[0] / levels[1])) < mixtures.LEVEL_SPREAD_DB + 0.01
 
 
+def test_equal_energy_and_every_recording_a_target_once(dirs):
+    drawn = mixtures.draw(dirs["test"], None, 1, dirs, 40_000, snr_db=0.0)
+    assert [m.target for m in drawn] == dirs["test"].ids  # which are in order of class
+    for m in drawn:
+        target, other = mixtures.render(m, dirs["test"], 40_000)
+        assert float(target.square().sum() / other.square().sum()) == pytest.approx(1, abs=1e-3)
+    target, other = mixtures.render(
+        mixtures.draw(dirs["test"], 1, 1, dirs, snr_db=6.0)[0], dirs["test"]
+    )
+    ratio = float(target.square().sum() / other.square().sum())
+    assert 10 * math.log10(ratio) == pytest.approx(6, abs=0.01)
+
+
+def test_a_lone_recording_is_a_target_without_an_audio_query(tmp_path):
+    single = data_dir(tmp_path / "b", ["cat", "dog"], recordings=1)
+    for m in mixtures.draw(single, None, 0, {"test": single}):
+        assert m.audio_query is None and m.audio_query_split is None
+
+
 def test_query_is_never_from_the_targets_recording(dirs):
     # with both test clips cut from one recording, the query comes from train
     drawn = mixtures.draw(dirs["test"], 8, 0, dirs, recording_of=lambda id_: id_.rsplit("-", 1)[0])

@@ -38,6 +38,8 @@ def test_clean_trims_levels_and_resamples():
     (clip,) = clips.clean(np.repeat(wave, 2, axis=1), 22_050)
     assert len(clip) / RATE == pytest.approx(0.5, abs=0.06)
     assert np.abs(clip).max() == pytest.approx(10 ** (-3 / 20), abs=1e-4)
+    (whole,) = clips.clean(wave, 22_050, trim=False)
+    assert len(whole) / RATE == pytest.approx(2.5, abs=0.001)
 
 
 def test_clean_cuts_long_recordings():

@@ -57,9 +57,11 @@ def clips(home):
     return EvaluationSet(home / "data", "test", home / "queries")
 
 
-def test_mixture_is_the_sum_of_its_sources(clips):
+def test_mixture_is_the_sum_of_its_sources(clips, home):
     assert clips.sources.shape == (4, 2, 65_535)
     torch.testing.assert_close(clips.mixture, clips.sources[:, 0] + clips.sources[:, 1])
+    short = EvaluationSet(home / "data", "test", home / "queries", samples=1_000)
+    assert torch.equal(short.sources, clips.sources[..., :1_000])
 
 
 def test_text_and_audio_queries_are_of_the_right_clip(clips, home):

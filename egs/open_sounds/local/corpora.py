@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sep.data import esc50
 from sep.errors import SepError
 
 HERE = Path(__file__).resolve().parent
@@ -53,23 +54,16 @@ def labels() -> dict[str, Label]:
 
 def read(folder: Path) -> list[Item]:
     """List a corpus; raises SepError where the folder or a file of it is missing."""
-    table, official = folder / "meta.tsv", folder / "meta" / "esc50.csv"
+    table = folder / "meta.tsv"
     if table.is_file():
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         items = [_item(folder, row) for row in rows]
-    elif official.is_file():
-        with official.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        items = [
-            Item(
-                folder / "audio" / row["filename"],
-                row["category"].replace("_", " "),
-                row["src_file"],
-                row["fold"],
-            )
-            for row in rows
-        ]
+    elif esc50.table(folder).is_file():
+        clips, faults = esc50.read(folder)
+        if faults:
+            raise SepError(faults[0])
+        items = [Item(clip.path, clip.label, clip.source, clip.fold) for clip in clips]
     else:
         raise SepError(f"{folder}: has no meta.tsv and no meta/esc50.csv; see README.md here")
     for item in items:

@@ -1,0 +1,42 @@
+# What the run.sh of every data set does alike, sourced behind stages.sh. It reads: exp, data, tag,
+# device, seed, rl, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh.
+
+common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
+done=$exp/.done
+
+align_and_judge() {  # side by side, as neither gains much from more than half of the cores
+  local half=$((($(nproc) + 1) / 2))
+  run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
+  judge=$!  # not local: the trap outlives this function
+  trap 'kill "$judge" 2>/dev/null || true' EXIT
+  run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
+  wait "$judge"
+}
+
+tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
+  train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
+  train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
+    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
+}
+
+score() {
+  local words="${args[*]}"
+  run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
+    "command='egs/$(basename "$PWD")/run.sh${words:+ ${words//\'/}}'"
+}
+
+encoder_stages() {  # 2 and 3
+  run_stage 2 "align the encoder, train the judge" "$done/2" "$exp/encoder $exp/judge" \
+    align_and_judge
+  run_stage 3 "embed queries" "$done/3" "$exp/queries" \
+    run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"
+}
+
+separator_stages() {  # 4 to 7
+  run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
+    train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
+  run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
+  run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
+    run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
+  run_stage 7 "score" "$done/7" "$exp/scores" score
+}

@@ -1,0 +1,15 @@
+# What each program gets; the programs' own defaults are in recipes/conf.
+prepare_conf=()
+# From the start: the shipped encoder has heard clips of every fold but one. No pictures, no stage.
+align_conf=(
+  valid_every=500 align.stripes=0.15
+  stages.text.steps=3000 stages.text.lr=1e-3
+  stages.audio.steps=300 stages.audio.lr=4e-4 stages.audio.rank=4
+  stages.image.steps=0
+)
+judge_conf=(judge.steps=1000)
+embed_conf=()
+train_conf=("model=$model" steps=9000 valid_every=1000 valid_mixtures=200)
+rl_conf=(valid_mixtures=200)
+separate_conf=()
+score_conf=("results=$exp/RESULTS.md")
