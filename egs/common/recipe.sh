@@ -1,5 +1,6 @@
 # What the run.sh of every data set does alike, sourced behind stages.sh. It reads: exp, data, tag,
-# device, seed, rl, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh.
+# device, seed, rl, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh. Where rl_conf
+# and train_conf differ in the mixtures they draw, control_conf gives the control those of RL.
 
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
@@ -16,7 +17,8 @@ align_and_judge() {  # side by side, as neither gains much from more than half o
 tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
   train "$recipes/rl.py" "${common[@]}" "rl=$rl" "${rl_conf[@]}" best_by=null
   train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" out=control \
-    "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 best_by=null blend=0.5
+    "${control_conf[@]}" "init=$exp/supervised/best" "match=$exp/rl" lr=2e-4 warmup=0.3 \
+    best_by=null blend=0.5
 }
 
 score() {

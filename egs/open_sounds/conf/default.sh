@@ -18,5 +18,6 @@ train_conf=(
   sources=3 absent=0.4 gain_db=10
 )
 rl_conf=(valid_mixtures=200)
+control_conf=(sources=2 absent=0 gain_db=5)
 separate_conf=()
 score_conf=("results=$exp/RESULTS.md" absent=true)
