@@ -314,6 +314,8 @@ def run(cfg: DictConfig) -> None:
         added["level when absent"] = (
             "of what is found, under the mixture, when asked by text for another mixture's target"
         )
+    if not any("judge_hit" in row for row in rows):
+        added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
     page = "\n\n".join([*tables, notes(clips, grid, checked, summaries, added)])
 
     out = exp / "scores"

@@ -107,7 +107,7 @@ def run(into: Path, url: str) -> None:
         print(f"fetching {url}, 600 MB", flush=True)
         try:
             fetch(url, partial)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        except (http.client.HTTPException, OSError) as error:
             raise DataError(
                 f"{url}: {getattr(error, 'reason', None) or error}; run again to go on, or put the "
                 f"archive at {archive}, or audio/ and meta/ of ESC-50 into {into}, "
