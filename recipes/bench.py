@@ -218,6 +218,7 @@ def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> No
     """One PPO iteration (rollout and its updates) by part."""
     from sep.rl import task as rl
     from sep.rl.explore import named
+    from sep.rl.options import PolicyOptions
     from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
 
     conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / f"{cfg.rl}.yaml"))
@@ -225,7 +226,7 @@ def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> No
     embed = encoders.get("small", device=str(device)).embed_audio
     parts = {"similarity": Similarity(embed, **conf["similarity"]), "si_sdr": SiSdrGain()}
     reward = WeightedSum({k: (conf["reward"][k], part) for k, part in parts.items()})
-    options = rl.PolicyOptions(**conf["options"])
+    options = PolicyOptions(**conf["options"])
     windows = Similarity(embed, **conf["similarity"], **conf["windows"])
     explore = named(conf["explore"], **{k: conf[k] for k in ("tile", "grid") if conf.get(k)})
     task = rl.PolicyTask(

@@ -24,6 +24,7 @@ from sep.program import guarded, say
 from sep.rl.distill import Distillation, freeze_head
 from sep.rl.explore import named
 from sep.rl.hacking import Watch
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import (
     ClassHit,
     LevelGuard,
@@ -33,7 +34,7 @@ from sep.rl.reward import (
     SiSdrGain,
     WeightedSum,
 )
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.rl.videoseg import mechanisms
 from sep.train import distributed
 from sep.train.heatmap import heatmap_loss

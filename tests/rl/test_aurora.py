@@ -7,8 +7,9 @@ import torch
 from sep import hub
 from sep.rl.distill import Distillation
 from sep.rl.explore import TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import LevelGuard, MaskIoU, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 
 OPTIONS = {"group": "mixture", "group_size": 4, "entropy": 0.0, "kl": 0.0, "kappa": 20.0}
 

@@ -14,8 +14,9 @@ from sep.rl.calibration import (
     emission_log_prob,
 )
 from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import SiSdrGain, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight
 from sep.train.term import Update

@@ -9,8 +9,9 @@ from sep.errors import OptionError
 from sep.model import QueryNet
 from sep.rl.distill import Distillation, cka, freeze_head
 from sep.rl.explore import TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import LevelGuard, MaskIoU, SiSdrGain, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.train.batch import draw_batch
 from sep.train.term import Update
 

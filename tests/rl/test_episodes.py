@@ -10,8 +10,9 @@ from sep import hub
 from sep.networks.turns import Episode
 from sep.rl.episodes import TurnLoss, interval_iou, progress
 from sep.rl.explore import TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import SiSdrGain, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.train.batch import draw_batch
 from sep.train.losses import bin_weight
 from sep.train.term import Update

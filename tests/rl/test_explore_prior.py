@@ -9,8 +9,9 @@ from sep import hub
 from sep.errors import OptionError
 from sep.policy import BetaPolicy
 from sep.rl.explore import PriorExploration, named
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import MaskOverlap, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.train.heatmap import PriorLoss
 
 SMALL = {"heads": 2, "head_dim": 8, "token_dim": 16, "hidden": 4}

@@ -9,8 +9,8 @@ from test_task import MIXTURE_GROUP, make
 
 from sep.policy import BetaPolicy
 from sep.rl.explore import BinExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.replay import Memory, ReplayBuffer, Replayed
-from sep.rl.task import PolicyOptions
 
 
 def memory(step, rewards, kappa=9.0, seed=0):

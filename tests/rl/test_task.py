@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.train.log import read_log
 from sep.train.loop import run
 

@@ -7,8 +7,9 @@ import torch
 
 from sep import hub
 from sep.rl.explore import TileExploration
+from sep.rl.options import PolicyOptions
 from sep.rl.reward import SiSdrGain, WeightedSum
-from sep.rl.task import PolicyOptions, PolicyTask
+from sep.rl.task import PolicyTask
 from sep.rl.videoseg import mechanisms
 from sep.train.supervised import SupervisedTask
 
