@@ -350,10 +350,13 @@ class Writer:
             ) from None
 
 
-def temporary_of(path: Path) -> Path:
-    """Where a file lies until it is complete: beside it, by a name that is never too long."""
+def temporary_of(path: Path, process: int | None = None) -> Path:
+    """Where a file of a process (by default this one) lies until it is complete.
+
+    It is beside it, by a name that is never too long.
+    """
     own = zlib.crc32(os.fsencode(path.name))
-    return path.with_name(f".{path.name[:40]}.{own:08x}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name[:40]}.{own:08x}.{process or os.getpid()}.tmp")
 
 
 def container_of(path: str | Path) -> str:

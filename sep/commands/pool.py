@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
 from typing import Any
@@ -47,7 +48,14 @@ def outcomes(
     """
     processes = min(processes, len(jobs))
     if processes == 1:
-        yield from map(prepare(), jobs)
+        work = prepare()
+        for job in jobs:
+            try:
+                outcome = work(job)
+            except BaseException:
+                _clear([job], {os.getpid()})
+                raise
+            yield outcome
         return
     waiting = deque(jobs)
     while waiting:
@@ -63,25 +71,40 @@ def _pooled(
     """Do jobs until none waits, or until a process dies; return those then under way."""
     context = get_context("spawn")  # a fork would inherit the locks of torch's threads
     under_way: dict[Future, Job] = {}
-    with ProcessPoolExecutor(processes, context, _begin, (prepare, processes)) as pool:
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < processes:
-                    future = pool.submit(_do, waiting[0])
-                    under_way[future] = waiting.popleft()
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=lambda future: future.exception() is not None):
-                    outcome = future.result()
-                    del under_way[future]
-                    yield outcome
-        except BrokenProcessPool:
-            return list(under_way.values())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                os.kill(child.pid, signal.SIGINT)
-            raise
+    working: set[int] = set()
+    try:
+        with ProcessPoolExecutor(processes, context, _begin, (prepare, processes)) as pool:
+            try:
+                while waiting or under_way:
+                    while waiting and len(under_way) < processes:
+                        future = pool.submit(_do, waiting[0])
+                        under_way[future] = waiting.popleft()
+                    working |= {child.pid for child in active_children()}
+                    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in sorted(done, key=lambda future: future.exception() is not None):
+                        outcome = future.result()
+                        del under_way[future]
+                        yield outcome
+            except BrokenProcessPool:
+                return list(under_way.values())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in active_children():
+                    os.kill(child.pid, signal.SIGINT)
+                raise
+    finally:
+        _clear(list(under_way.values()), working)
     return []
+
+
+def _clear(jobs: Sequence[Job], processes: set[int]) -> None:
+    """Remove unfinished files of processes that were ended before they could do it."""
+    from sep.audio import temporary_of
+
+    for path in (path for job in jobs for path in job.outputs):
+        for process in processes:
+            with suppress(OSError):
+                temporary_of(path, process).unlink()
 
 
 _process: dict[str, Any] = {"work": None, "busy": False, "stopped": False}  # of a process of a pool
