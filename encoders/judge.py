@@ -2,7 +2,8 @@
 
 It scores what a separator returns and is never a training signal, so that a reward that was
 gamed shows. Own front end, own small network from random weights, own loss: it hears several
-sounds at once and gives each class its own yes or no.
+sounds at once and gives each class its own yes or no. Another one, trained from other weights on
+other mixtures, can be a critic: a part of the reward beside the encoder.
 
 Shapes: B batch, C class, N samples, H mel bin, T frame, E embedding.
 """
@@ -89,13 +90,22 @@ class Judge(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-6.0))
         self.eval()
 
+    @property
+    def vectors(self) -> Tensor:
+        """(C, E) unit vectors of the classes, detached."""
+        return normalize(self.class_vectors.detach(), dim=-1)
+
     def logits(self, embedding: Tensor) -> Tensor:
         """Map unit vectors (B, E) to (B, C) log odds that each class is heard."""
         return self.scale.exp() * embedding @ normalize(self.class_vectors, dim=-1).T + self.bias
 
     @torch.no_grad()
     def embed(self, wave: Tensor, sample_rate: int) -> Tensor:
-        """Embed waveforms (B, N) at `sample_rate` Hz as unit vectors (B, E).
+        """Embed waveforms (B, N) at `sample_rate` Hz as unit vectors (B, E), without gradient."""
+        return self.hear(wave, sample_rate)
+
+    def hear(self, wave: Tensor, sample_rate: int) -> Tensor:
+        """As `embed`, differentiable in the waveforms.
 
         Windows count by their RMS level. Silence is allowed: a separator may return it.
         Raises EncoderError for NaN, an empty waveform or a rate below 1.
@@ -122,9 +132,7 @@ class Judge(nn.Module):
         if len(labels) != len(wave):
             raise EncoderError(f"{len(wave)} sounds need as many labels; got {len(labels)}")
         index = torch.tensor([self.index[label] for label in labels])
-        vectors = normalize(self.class_vectors.detach(), dim=-1)[
-            index.to(self.class_vectors.device)
-        ]
+        vectors = self.vectors[index.to(self.class_vectors.device)]
         return (self.embed(wave, sample_rate) * vectors).sum(-1)
 
     def classify(self, wave: Tensor, sample_rate: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 It shares no weights, front end, loss or augmentation with the query encoder, and no training
 signal of the separator ever comes from it. Written once at the end to `exp/<tag>/judge`; its log is
-`exp/<tag>/log/judge.csv`.
+`exp/<tag>/log/judge.csv`. With `out=critic` and another seed it trains a critic instead, a part of
+the reward (`rl.reward.critic`).
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -46,7 +47,7 @@ def train(cfg: DictConfig) -> None:
     config = JudgeConfig(**OmegaConf.to_container(cfg.judge), seed=JudgeConfig.seed + cfg.seed)
     trainer = JudgeTrainer(read_bank(data, classes, device), config, device)
     valid_bank = read_bank(valid, classes, device)
-    log = Path(cfg.exp) / "log" / "judge.csv"
+    log = Path(cfg.exp) / "log" / f"{cfg.out}.csv"
     log.parent.mkdir(parents=True, exist_ok=True)
     began = spoke = time.monotonic()
     scores: dict[str, float] = {}
@@ -68,8 +69,8 @@ def train(cfg: DictConfig) -> None:
                 scores = accuracy(trainer.judge.eval(), valid_bank)
                 say("judge: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     provenance = {"data": str(cfg.data), "valid": scores, **asdict(config)}
-    trainer.judge.save(Path(cfg.exp) / "judge", provenance)
-    say(f"judge: saved {cfg.exp}/judge")
+    trainer.judge.save(Path(cfg.exp) / cfg.out, provenance)
+    say(f"judge: saved {cfg.exp}/{cfg.out}")
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="judge")

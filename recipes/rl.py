@@ -17,9 +17,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from encoders import Encoder
+from encoders.judge import Judge
 from sep import hub
 from sep.device import resolve
-from sep.errors import OptionError
+from sep.errors import DataError, OptionError
 from sep.program import guarded, say
 from sep.rl.distill import Distillation, freeze_head
 from sep.rl.explore import named
@@ -27,6 +28,7 @@ from sep.rl.hacking import Watch
 from sep.rl.options import PolicyOptions
 from sep.rl.reward import (
     ClassHit,
+    ClassSimilarity,
     LevelGuard,
     MaskIoU,
     MaskOverlap,
@@ -42,8 +44,27 @@ from sep.train.loop import run
 from sep.train.setup import prepare
 
 
+def critic(exp: Path, labels: list[str], device: torch.device) -> ClassSimilarity:
+    """The reward of the classifier in `exp/critic`.
+
+    Raises:
+        DataError: there is none, or it is the held-out judge, which is never a reward.
+    """
+    if not (exp / "critic").is_dir():
+        raise DataError(
+            f"{exp / 'critic'}: missing; train it: recipes/judge.py exp={exp} out=critic seed=100"
+        )
+    known, judge = Judge.load(exp / "critic").to(device), Judge.load(exp / "judge").to(device)
+    if torch.equal(known.class_vectors, judge.class_vectors):
+        raise DataError(f"{exp / 'critic'}: is the held-out judge; train it with another seed")
+    for label in set(labels) - set(known.labels):
+        raise DataError(f"{exp / 'critic'}: does not know '{label}'; train it on this data")
+    known.requires_grad_(False)
+    return ClassSimilarity(known.hear, known.vectors[[known.index[label] for label in labels]])
+
+
 def rewards(
-    rl: dict[str, Any], encoder: Encoder, labels: list[str]
+    rl: dict[str, Any], encoder: Encoder, labels: list[str], exp: Path
 ) -> tuple[WeightedSum, Similarity | None]:
     """The reward, and the similarity by windows where `rl.windows` says how long they are.
 
@@ -61,6 +82,7 @@ def rewards(
         "overlap": MaskOverlap,
         "level": LevelGuard,
         "class": lambda: ClassHit.by_text(encoder, labels),
+        "critic": lambda: critic(exp, labels, next(encoder.parameters()).device),
     }
     for name in rl["reward"].keys() - known.keys():
         raise OptionError(f"reward '{name}' is unknown; use {', '.join(known)}, or rl.rewards")
@@ -101,7 +123,7 @@ def tune(cfg: DictConfig) -> None:
         raise OptionError(
             f"no mixture comes again in {cfg.steps} rollouts; lower rl.options.replay_pool"
         )
-    reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels)
+    reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels, Path(cfg.exp))
     bank, embed_text = setup.sampler.bank, setup.encoder.embed_text
     terms, concentration = mechanisms(rl, model, bank, embed_text, reward)
     terms += heatmap_loss(model, rl["prior"], cfg.target)

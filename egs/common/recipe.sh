@@ -5,9 +5,14 @@
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
 
+judges() {  # the judge that is held out, and the critic that the reward listens to
+  run "$recipes/judge.py" "${common[@]}" "$@" "${judge_conf[@]}"
+  run "$recipes/judge.py" "${common[@]}" "$@" out=critic "seed=$((seed + 100))" "${judge_conf[@]}"
+}
+
 align_and_judge() {  # side by side, as neither gains much from more than half of the cores
   local half=$((($(nproc) + 1) / 2))
-  run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
+  judges "threads=$half" &
   judge=$!  # not local: the trap outlives this function
   trap 'kill "$judge" 2>/dev/null || true' EXIT
   run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
@@ -28,8 +33,8 @@ score() {
 }
 
 encoder_stages() {  # 2 and 3
-  run_stage 2 "align the encoder, train the judge" "$done/2" "$exp/encoder $exp/judge" \
-    align_and_judge
+  run_stage 2 "align the encoder, train judge and critic" "$done/2" \
+    "$exp/encoder $exp/judge $exp/critic" align_and_judge
   run_stage 3 "embed queries" "$done/3" "$exp/queries" \
     run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"
 }

@@ -1,7 +1,7 @@
 """Rewards of sampled masks: plain callables, batch in, (B, G) out, parts logged apart."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,32 @@ class Similarity:
         parts = (flat + noise.to(flat.device)).split(self.at_once)
         vectors = torch.cat([self.embed(part, sample_rate) for part in parts])
         return vectors.unflatten(0, waves.shape[:3])
+
+
+class ClassSimilarity(Similarity):
+    """As `Similarity`, of the target's class in the space of a classifier: the reward of a critic.
+
+    Args:
+        embed: waveforms (B, N) and rate to unit vectors (B, D), differentiable.
+        vectors: (C, D) unit vector of each class, in the order of the rollouts' labels.
+        normalise, gap: as for `Similarity`.
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[Tensor, int], Tensor],
+        vectors: Tensor,
+        *,
+        normalise: bool = True,
+        gap: float = 0.1,
+    ):
+        super().__init__(embed, normalise=normalise, gap=gap)
+        self.classes = vectors
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Rewards (B, G), differentiable in the estimates."""
+        own = self.classes[rollout.label.to(self.classes.device)]
+        return super().__call__(replace(rollout, query=own, other=torch.zeros_like(own)))
 
 
 class SiSdrGain:

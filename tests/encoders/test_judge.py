@@ -43,6 +43,17 @@ def test_similarity_is_a_cosine_and_silence_has_one():
     assert (value.abs() <= 1 + 1e-6).all()
 
 
+def test_hearing_is_embedding_with_a_gradient():
+    torch.manual_seed(0)
+    judge = Judge(["a", "b"])
+    wave = (0.1 * torch.randn(2, 50_000)).requires_grad_()
+    heard = judge.hear(wave, RATE)
+    torch.testing.assert_close(heard.detach(), judge.embed(wave, RATE))
+    assert not judge.embed(wave, RATE).requires_grad
+    (heard @ judge.vectors[0]).sum().backward()
+    assert wave.grad.abs().amax(-1).min() > 0
+
+
 def test_save_and_load_give_the_same_judgement(tmp_path):
     torch.manual_seed(0)
     judge = Judge(["a", "b", "c"])

@@ -131,6 +131,21 @@ def test_rl_takes_rewards_of_ones_own_and_names_what_it_does_not_know(finished):
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_critic_is_trained_and_rewards_and_is_not_the_judge(finished):
+    _, exp = finished
+    tune = ["rl.py", "rl=debug", "steps=1", "out=heard", "valid_mixtures=2", "rl.reward.critic=1"]
+    shutil.rmtree(exp / "critic", ignore_errors=True)
+    done = program(exp, *tune)
+    assert done.returncode == 1 and "out=critic" in done.stderr
+    succeed(exp, "judge.py", "out=critic", "seed=100", "--config-name", "judge_debug")
+    succeed(exp, *tune)
+    assert "train/reward/critic" in (exp / "heard" / "log.csv").read_text()
+    shutil.rmtree(exp / "critic")
+    shutil.copytree(exp / "judge", exp / "critic")
+    done = program(exp, *tune)
+    assert done.returncode == 1 and "is the held-out judge" in done.stderr
+
+
 def test_an_ablation_is_run_once_and_written_as_a_page(finished):
     _, exp = finished
     sweep = ["ablate.py", "masks=8", "rows=[base,BCE alone]", "seeds=[0]", "valid_mixtures=2"]

@@ -5,6 +5,7 @@ import torch
 
 from sep.rl.reward import (
     ClassHit,
+    ClassSimilarity,
     LevelGuard,
     MaskIoU,
     MaskOverlap,
@@ -71,6 +72,20 @@ def test_a_trained_anchor_gets_the_clean_target_and_the_query():
         embed, fuse=True, anchor=lambda clean, own: weigh[0] * clean + weigh[1] * own
     )
     assert reward(values).item() == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_critic_knows_the_class_and_not_the_query():
+    # the label is 1, whose vector is (1, 0): the mixture, at 45 degrees, scores 0 and LOW scores 1
+    vectors = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    values = rollout(LOW, LOW + HIGH, HIGH)
+    values.query = torch.tensor([[0.0, 1.0]])
+    reward = ClassSimilarity(embed, vectors)(values)
+    low = 0.5**0.5
+    torch.testing.assert_close(
+        reward, torch.tensor([[1.0, 0.0, -low / (1 - low)]]), atol=1e-2, rtol=0
+    )
+    plain = ClassSimilarity(embed, vectors, normalise=False)(values)
+    torch.testing.assert_close(plain, torch.tensor([[1.0, low, 0.0]]), atol=1e-2, rtol=0)
 
 
 def test_windows_score_each_stretch_by_itself():
