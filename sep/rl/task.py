@@ -178,7 +178,7 @@ class PolicyTask:
             masks=masks,
             ideal=target_masks(batch.warped, batch.mixture, "ratio")[:, 0],
             weight=bin_weight(batch.mixture),
-            label=self.sampler.bank.label[batch.clip[:, 0].cpu()],
+            label=batch.label[:, 0],
         )
 
     @torch.no_grad()
