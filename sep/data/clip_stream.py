@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from sep.data.shards import Clip, ShardSet
-from sep.errors import DataError
+from sep.errors import DataError, OptionError
 
 _CHUNK, _AHEAD = 8, 4  # clips decoded at a time, and how many times ahead of their use
 _WAITING = 256  # clips that may wait for one of another label
@@ -53,7 +53,7 @@ class Reader:
     def clips(self, epoch: int, position: int) -> Iterator[tuple[int, int, Clip]]:
         """Clips from a position of an epoch on, without end; each with where the next one is.
 
-        A damaged clip is named in a warning and left out.
+        A damaged clip is left out; the first time a warning names it, and counts them.
         """
         usable = True
         while usable:
@@ -63,7 +63,7 @@ class Reader:
                 try:
                     clip = self.decode(sample, place)
                 except DataError as error:
-                    warnings.warn(f"{error}; it is left out", stacklevel=2)
+                    self._leave_out(place, error)
                     continue
                 usable = True
                 yield epoch, position, clip
@@ -74,6 +74,12 @@ class Reader:
         """A clip, cut where seed and place say."""
         start = random.Random(f"{self.seed} {place}").random()
         return self.shards.clip(sample, place, start, self.most)
+
+    def _leave_out(self, place: tuple[int, int, int], error: DataError) -> None:
+        damaged = self.shards.damaged
+        if place[1:] not in damaged:
+            damaged.add(place[1:])
+            warnings.warn(f"{error}; left out, {len(damaged)} such clips so far", stacklevel=2)
 
     def _epoch(self, epoch: int, position: int) -> Iterator[tuple[tuple[int, int, int], Any]]:
         """Undecoded clips of an epoch from a position on, in shuffled order.
@@ -93,14 +99,13 @@ class Reader:
     def _members(self, epoch: int, tars: list[int], gone: set[int]) -> Iterator[Any]:
         first = 0
         for tar in tars:
-            places = range(first, first := first + self.shards.counts[tar])
-            if gone.issuperset(places):
-                yield from (None for _ in places)
-                continue
-            for member, (place, sample) in enumerate(
-                zip(places, self.shards.members(tar), strict=True)
-            ):
-                yield None if place in gone else ((epoch, tar, member), sample)
+            count = self.shards.counts[tar]
+            if gone.issuperset(range(first, first + count)):
+                yield from [None] * count
+            else:
+                for member, sample in enumerate(self.shards.members(tar)):
+                    yield None if first + member in gone else ((epoch, tar, member), sample)
+            first += count
 
 
 def shuffled(items: Iterable[T], size: int, draw: random.Random) -> Iterator[T]:
@@ -142,6 +147,8 @@ class ClipStream:
         most: int = 72_000,
         seed: int = 0,
     ):
+        if workers < 1 or buffer < 1:
+            raise OptionError("tar_workers and tar_buffer are numbers of 1 or more")
         self.shards, self.left_out = shards, 0
         self.readers = [
             Reader(shards, rank * workers + k, world * workers, -(-buffer // workers), most, seed)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
+import torch
 
 from sep.audio import temporary_of
 from sep.data.bank import QueryBank
@@ -188,7 +188,7 @@ def _samples(
             "__key__": key_of(id_),
             options.audio: audio,
             "json": json.dumps(about, ensure_ascii=False).encode(),
-            "query.npy": _rows(id_, queries, label_of[label], options),
+            "query.f16": _rows(id_, queries, label_of[label], options),
             **picture,
         }
 
@@ -214,7 +214,7 @@ def _picture(path: str) -> dict[str, bytes]:
 
 
 def _rows(id_: str, queries: QueryBank, same: Sequence[str], options: Packing) -> bytes:
-    """The embeddings of a clip as an npy file; `same` are the ids of its label."""
+    """The embeddings of a clip, float16; `same` are the ids of its label."""
     draw = random.Random(f"{options.seed} {id_}")
     alike = [other for other in same if other != id_] or [id_]
     others = draw.sample(alike, min(options.others, len(alike)))
@@ -223,9 +223,7 @@ def _rows(id_: str, queries: QueryBank, same: Sequence[str], options: Packing) -
     parts = [queries.text[row], queries.audio[[queries.row[other] for other in others]]]
     if queries.has_image[row]:
         parts.append(queries.image[row : row + 1])
-    file = io.BytesIO()
-    np.save(file, np.concatenate([part.half().numpy() for part in parts]), allow_pickle=False)
-    return file.getvalue()
+    return torch.cat(parts).numpy().astype("<f2").tobytes()
 
 
 def _replace(path: Path, content: bytes) -> None:

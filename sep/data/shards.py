@@ -1,11 +1,12 @@
 """Shards: a data directory as WebDataset tars of clips in random order, read from end to end.
 
     index.json       labels, sizes and what the queries are; written last: without it, unfinished
-    train-00000.tar  for each clip KEY.flac (or KEY.wav), KEY.json, KEY.query.npy
+    train-00000.tar  for each clip KEY.flac (or KEY.wav), KEY.json, KEY.query.f16
 
-`json` holds id, label, text and frames. `query.npy` holds float16 rows (V + A + I, D): embeddings
-of V wordings of the clip, of A other recordings of its label, and of its picture where it has one
-(I = 1). KEY is the id with dots, slashes and letters beyond ASCII as %XX. `recipes/shard.py` packs.
+`json` holds id, label, text and frames. `query.f16` holds float16 rows (V + A + I, D), low byte
+first: embeddings of V wordings of the clip, of A other recordings of its label, and of its picture
+where it has one (I = 1). KEY is the id with dots, slashes and letters beyond ASCII as %XX.
+`recipes/shard.py` packs.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ class Clip:
     Attributes:
         samples: (N,) int16.
         label: index of its label.
-        query: (V + A + I, D) float16.
+        query: (V + A + I, D) float32.
         place: epoch in which it was read, shard, member; names it for ever.
     """
 
@@ -55,7 +56,8 @@ class ShardSet:
     Attributes:
         labels: label names, sorted; names, counts: tars and how many clips each has;
         sample_rate: in Hz; encoder: fingerprint of that of the queries; dim: D; wordings: V;
-        others: A; digest: changes with any of this.
+        others: A; digest: changes with any of this; damaged: (tar, member) of clips that were found
+        damaged and are left out.
 
     Raises:
         DataError: packing was not finished, or a tar is missing or has another size.
@@ -72,6 +74,7 @@ class ShardSet:
         self.encoder, self.dim = index["encoder"], index["dim"]
         self.wordings, self.others = index["wordings"], index["others"]
         self.digest = hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]
+        self.damaged: set[tuple[int, int]] = set()
         self._label = {name: k for k, name in enumerate(self.labels)}
         if bad := faulty(self.path, index):
             more = f" ({len(bad)} such tars)" if len(bad) > 1 else ""
@@ -89,9 +92,13 @@ class ShardSet:
         path, count = self.path / self.names[shard], 0
         for sample in members(path):
             count += 1
+            if count > self.counts[shard]:
+                break
             yield sample
         if count != self.counts[shard]:
-            raise DataError(f"{path}: {count} clips of {self.counts[shard]} can be read; {_AGAIN}")
+            raise DataError(
+                f"{path}: {count} clips, not {self.counts[shard]}, can be read; {_AGAIN}"
+            )
 
     def clip(
         self, sample: dict[str, Any], place: tuple[int, int, int], start: float, most: int
@@ -104,7 +111,9 @@ class ShardSet:
         kind = next((kind for kind in FORMATS if kind in sample), None)
         try:
             about = json.loads(sample["json"])
-            query = np.load(io.BytesIO(sample["query.npy"]), allow_pickle=False)
+            query = (
+                np.frombuffer(sample["query.f16"], "<f2").astype(np.float32).reshape(-1, self.dim)
+            )
             with soundfile.SoundFile(io.BytesIO(sample[kind])) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, 1):
                     raise ValueError(f"not mono at {self.sample_rate} Hz")
@@ -112,8 +121,10 @@ class ShardSet:
                 if frames > most:
                     file.seek(int(start * (frames - most + 1)))
                 samples = file.read(most, dtype="int16")
-            if len(samples) != min(frames, most) or query.shape[1:] != (self.dim,):
-                raise ValueError("audio or queries are cut off")
+            if len(samples) != min(frames, most):
+                raise ValueError(f"{len(samples)} samples of {min(frames, most)}")
+            if len(query) not in (self.wordings + self.others, self.wordings + self.others + 1):
+                raise ValueError(f"{len(query)} queries")
             return Clip(samples, self._label[about["label"]], query, place)
         except (KeyError, TypeError, ValueError, EOFError, soundfile.SoundFileError) as error:
             path = self.path / self.names[place[1]]
