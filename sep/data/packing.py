@@ -73,8 +73,11 @@ def pack(
     Raises:
         DataError: the folder holds something else, the queries are of other data, or no recording
             can be read.
+        OptionError: webdataset is not installed, or there are no jobs.
     """
     webdataset()
+    if jobs < 1:
+        raise OptionError("jobs is a number of 1 or more")
     path = Path(path)
     if queries.ids != data.ids:
         raise DataError(f"the queries do not match {data.path}; run stage 3 again")

@@ -61,9 +61,11 @@ class ShardSet:
 
     Raises:
         DataError: packing was not finished, or a tar is missing or has another size.
+        OptionError: webdataset is not installed.
     """
 
     def __init__(self, path: str | Path):
+        webdataset()
         self.path = Path(path)
         index = read_index(self.path)
         if index is None:
@@ -144,8 +146,8 @@ def members(path: Path) -> Iterator[dict[str, Any]]:
         with open(path, "rb") as file:
             files = tars.tar_file_expander([{"url": str(path), "stream": file}])
             yield from tars.group_by_keys(files, keys=lambda name: tuple(name.split(".", 1)))
-    except (TarError, ValueError, EOFError) as error:
-        reason = str(error.args[0] if error.args else error).partition(" @ ")[0]
+    except (TarError, OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error.args[0]).partition(" @ ")[0]
         raise DataError(f"{path}: damaged ({reason}); {_AGAIN}") from None
 
 
@@ -191,4 +193,6 @@ def webdataset() -> ModuleType:
 
         return webdataset
     except ImportError:
-        raise OptionError("shards need webdataset; run: pip install webdataset") from None
+        raise OptionError(
+            "shards need webdataset; run: pip install webdataset (extra: shards)"
+        ) from None
