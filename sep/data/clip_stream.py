@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sep.data.shards import Clip, ShardSet
 from sep.errors import DataError, OptionError
 
-_CHUNK, _AHEAD = 8, 4  # clips decoded at a time, and how many times ahead of their use
+_CHUNK = 8  # clips decoded at a time
 _WAITING = 256  # clips that may wait for one of another label
 
 T = TypeVar("T")
@@ -135,6 +135,7 @@ class ClipStream:
         buffer: clips in the shuffle buffers of all of them.
         most: samples that are wanted of a longer clip.
         seed: of the run.
+        ahead: clips that are decoded ahead of their use.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class ClipStream:
         buffer: int = 2048,
         most: int = 72_000,
         seed: int = 0,
+        ahead: int = 32,
     ):
         if workers < 1 or buffer < 1:
             raise OptionError("tar_workers and tar_buffer are numbers of 1 or more")
@@ -154,6 +156,7 @@ class ClipStream:
             Reader(shards, rank * workers + k, world * workers, -(-buffer // workers), most, seed)
             for k in range(workers)
         ]
+        self._ahead = -(-ahead // (workers * _CHUNK))  # chunks of a reader
         self._threads = [ThreadPoolExecutor(1) for _ in self.readers]
         self.begin(0)
 
@@ -214,7 +217,7 @@ class ClipStream:
         """The next clip of the reader whose turn it is."""
         turn = self._turn
         ready, coming = self._ready[turn], self._coming[turn]
-        while len(coming) < _AHEAD:
+        while len(coming) < self._ahead:
             coming.append(self._threads[turn].submit(self._chunk, self._clips[turn]))
         if not ready:
             ready.extend(coming.popleft().result())

@@ -72,8 +72,8 @@ class ShardSampler(MixtureSampler):
         super().__init__(ShardBank(shards, device=device), batch, **options)
         # as much of a clip as the fastest playing needs
         most = math.ceil(self.samples * math.exp(self.speed)) + 1
-        world = distributed.world()
-        self.stream = ClipStream(shards, self.rank, world, workers, buffer, most, self.seed)
+        world, ahead = distributed.world(), 2 * batch * self.sources
+        self.stream = ClipStream(shards, self.rank, world, workers, buffer, most, self.seed, ahead)
         self._of = f"{shards.digest} {self.seed} {world} {workers} {buffer}"
 
     def choose(self, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ from sep.errors import DataError, OptionError
 INDEX = "index.json"
 FORMATS = ("flac", "wav")
 _KEYS = ("labels", "sample_rate", "encoder", "dim", "wordings", "others", "left_out")
+_READ = (".json", ".query.f16", *(f".{kind}" for kind in FORMATS))
 _AGAIN = "delete it and run recipes/shard.py again"
 
 
@@ -134,7 +135,7 @@ class ShardSet:
 
 
 def members(path: Path) -> Iterator[dict[str, Any]]:
-    """The clips of a tar in their order: `__key__`, and suffix to bytes.
+    """The clips of a tar in their order: `__key__`, and suffix to bytes, without pictures.
 
     Raises:
         DataError: the tar is damaged.
@@ -144,7 +145,8 @@ def members(path: Path) -> Iterator[dict[str, Any]]:
     tars = webdataset().tariterators
     try:
         with open(path, "rb") as file:
-            files = tars.tar_file_expander([{"url": str(path), "stream": file}])
+            source = [{"url": str(path), "stream": file}]
+            files = tars.tar_file_expander(source, select_files=lambda name: name.endswith(_READ))
             yield from tars.group_by_keys(files, keys=lambda name: tuple(name.split(".", 1)))
     except (TarError, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error.args[0]).partition(" @ ")[0]

@@ -147,17 +147,22 @@ def test_what_cannot_be_read_is_said_and_left_out_and_any_id_is_kept(tmp_path):
         wave = np.full(800, len(id_), dtype=np.int16)
         soundfile.write(tmp_path / f"{len(entries)}.wav", wave, 16_000)
         path = str(tmp_path / f"{len(entries)}.wav")
-        entries.append(kaldi.Entry(id_, path, "ein Geräusch, laut", "tür", 0.05))
+        picture = str(tmp_path / "a.JPG") if id_ == "a.b" else None
+        entries.append(kaldi.Entry(id_, path, "ein Geräusch, laut", "tür", 0.05, picture))
     kaldi.write(tmp_path / "data", entries)
     (tmp_path / "5.wav").write_bytes(b"not a recording")
+    (tmp_path / "a.JPG").write_bytes(b"a picture")
     data, said = DataDir(tmp_path / "data"), []
     rows = torch.ones(6, 4)
     tensors = {"text": rows[:, None].clone(), "audio": rows.clone(), "image": rows.clone()}
     tensors["has_image"] = torch.zeros(6, dtype=torch.uint8)
     save_file(tensors, tmp_path / "q", {"ids": json.dumps(data.ids), "encoder": "e"})
-    index = pack(data, QueryBank(tmp_path / "q"), tmp_path / "tars", Packing(), say=said.append)
+    options = Packing(images=True)
+    index = pack(data, QueryBank(tmp_path / "q"), tmp_path / "tars", options, say=said.append)
     assert index["left_out"] == ["gone"]
     assert f"{tmp_path / '5.wav'}: not a readable recording; gone is left out" in said
+    with tarfile.open(tmp_path / "tars" / "data-00000.tar") as tar:
+        assert tar.extractfile("a%2Eb.jpg").read() == b"a picture"
     found = clips(tmp_path / "tars")
     assert sorted(found) == [i for i in data.ids if i != "gone"]
     assert all(clip.samples[0] == len(id_) for id_, clip in found.items())
