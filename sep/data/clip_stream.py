@@ -17,6 +17,7 @@ from sep.data.shards import Clip, ShardSet
 from sep.errors import DataError, OptionError
 
 _CHUNK = 8  # clips decoded at a time
+_NAMED = 10  # damaged clips that are said
 _WAITING = 256  # clips that may wait for one of another label
 
 T = TypeVar("T")
@@ -53,11 +54,12 @@ class Reader:
     def clips(self, epoch: int, position: int) -> Iterator[tuple[int, int, Clip]]:
         """Clips from a position of an epoch on, without end; each with where the next one is.
 
-        A damaged clip is left out; the first time a warning names it, and counts them.
+        A damaged clip is left out, and named in a warning as long as they are few.
+
+        Raises:
+            DataError: more than one in a hundred clips is damaged.
         """
-        usable = True
-        while usable:
-            usable = position > 0  # nothing is known of a part of an epoch
+        while True:
             for place, sample in self._epoch(epoch, position):
                 position += 1
                 try:
@@ -65,10 +67,8 @@ class Reader:
                 except DataError as error:
                     self._leave_out(place, error)
                     continue
-                usable = True
                 yield epoch, position, clip
             epoch, position = epoch + 1, 0
-        raise DataError(f"{self.shards.path}: no clip can be read; run recipes/shard.py again")
 
     def decode(self, sample: dict[str, Any], place: tuple[int, int, int]) -> Clip:
         """A clip, cut where seed and place say."""
@@ -76,9 +76,13 @@ class Reader:
         return self.shards.clip(sample, place, start, self.most)
 
     def _leave_out(self, place: tuple[int, int, int], error: DataError) -> None:
-        damaged = self.shards.damaged
-        if place[1:] not in damaged:
-            damaged.add(place[1:])
+        damaged, most = self.shards.damaged, max(1, len(self.shards) // 100)
+        if place[1:] in damaged:
+            return
+        damaged.add(place[1:])
+        if len(damaged) > most:
+            raise DataError(f"{error}, and {most} before it; pack into an empty folder")
+        if len(damaged) <= _NAMED:
             warnings.warn(f"{error}; left out, {len(damaged)} such clips so far", stacklevel=2)
 
     def _epoch(self, epoch: int, position: int) -> Iterator[tuple[tuple[int, int, int], Any]]:

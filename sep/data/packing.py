@@ -17,7 +17,16 @@ import torch
 from sep.audio import temporary_of
 from sep.data.bank import QueryBank
 from sep.data.kaldi import SAMPLE_RATE, DataDir
-from sep.data.shards import FORMATS, INDEX, faulty, key_of, members, read_index, webdataset
+from sep.data.shards import (
+    FORMATS,
+    INDEX,
+    VERSION,
+    faulty,
+    key_of,
+    members,
+    read_index,
+    webdataset,
+)
 from sep.errors import DataError, OptionError
 
 PLAN = "plan.json"  # which data and settings the tars of a folder are of
@@ -119,6 +128,7 @@ def pack(
     if not shards:
         raise DataError(f"{data.path}: no recording can be read; run stage 1 again")
     index = {
+        "version": VERSION,
         "labels": sorted(label_of),
         "sample_rate": SAMPLE_RATE,
         "encoder": queries.encoder,
@@ -142,7 +152,12 @@ def _claim(path: Path, data: DataDir, queries: QueryBank, options: Packing) -> N
     digest = hashlib.sha256(json.dumps(rows).encode())
     for values in (queries.text, queries.audio, queries.image):
         digest.update(values.numpy())
-    plan = {**asdict(options), "encoder": queries.encoder, "data": digest.hexdigest()}
+    plan = {
+        "version": VERSION,
+        **asdict(options),
+        "encoder": queries.encoder,
+        "data": digest.hexdigest(),
+    }
     text = json.dumps(plan, indent=1).encode()
     found = path / PLAN
     if found.exists() and found.read_bytes() == text:

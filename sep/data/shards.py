@@ -25,8 +25,9 @@ import soundfile
 from sep.errors import DataError, OptionError
 
 INDEX = "index.json"
+VERSION = 1  # of the layout
 FORMATS = ("flac", "wav")
-_KEYS = ("labels", "sample_rate", "encoder", "dim", "wordings", "others", "left_out")
+_KEYS = ("version", "labels", "sample_rate", "encoder", "dim", "wordings", "others", "left_out")
 _READ = (".json", ".query.f16", *(f".{kind}" for kind in FORMATS))
 _AGAIN = "delete it and run recipes/shard.py again"
 
@@ -167,6 +168,8 @@ def read_index(path: Path) -> dict[str, Any] | None:
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
         [index[name] for name in _KEYS]
+        if index["version"] != VERSION:
+            raise DataError(f"{path}: packed by another version; run recipes/shard.py with out=")
         [(shard["name"], shard["clips"], shard["bytes"]) for shard in index["shards"]]
         return index
     except FileNotFoundError:

@@ -136,6 +136,12 @@ def test_a_damaged_clip_is_named_once_and_left_out(corpus, tmp_path):
     assert len(said) == 1 and "left out, 1 such clips" in str(said[0].message)
     assert len({place[1:] for place in drawn}) == 11
 
+    content[content.index(b"fLaC", middle) + 2_000] ^= 0x55
+    tar.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(DataError, match="1 before it"):
+        stream = ClipStream(ShardSet(tmp_path), workers=2)
+        [stream.groups(2, 2) for _ in range(10)]
+
 
 def test_a_tar_that_breaks_while_it_is_read_stops_with_its_name(folder, tmp_path):
     import shutil

@@ -136,7 +136,11 @@ def test_a_folder_of_other_data_or_settings_is_refused(packed):
             pack(data, queries, path, options)
     with pytest.raises(OptionError, match="audio 'mp3' is unknown; use flac or wav"):
         Packing(audio="mp3")
-    (path / "index.json").write_text("{}")
+    index = path / "index.json"
+    index.write_text(index.read_text().replace('"version": 1', '"version": 0'))
+    with pytest.raises(DataError, match="packed by another version"):
+        ShardSet(path)
+    index.write_text("{}")
     with pytest.raises(DataError, match=r"index\.json: damaged"):
         ShardSet(path)
 
