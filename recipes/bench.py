@@ -127,29 +127,43 @@ def bench_file(cfg: DictConfig, name: str, device: torch.device, home: Path) -> 
     )
 
 
-def synthetic_training(batch: int, device: torch.device, home: Path):
-    """Sampler and queries over noise clips of eight labels, through the real data path."""
+def synthetic_data(clips: int, seconds: int, home: Path):
+    """A data directory of clips of eight labels, and its queries file.
+
+    They are 32 hums in noise in turn, which FLAC shrinks about as much as recordings.
+    """
     from safetensors.torch import save_file
 
     from sep.data import kaldi
-    from sep.data.bank import ClipBank, MixtureSampler, QueryBank
 
-    entries = []
+    time_s, entries = torch.arange(seconds * RATE) / RATE, []
     for i in range(32):
-        path = home / "clips" / f"{i:02d}.wav"
-        audio.write(path, torch.randn(1, 5 * RATE) * 0.1, RATE, subtype="PCM_16")
-        entries.append(kaldi.Entry(f"{i:02d}", str(path), "noise", f"label{i % 8}", 5.0))
+        hum = sum(torch.sin(440 * k * (1 + i / 32) * time_s) / k for k in range(1, 8))
+        wave = 0.2 * hum + 0.005 * torch.randn(len(time_s))
+        audio.write(home / "clips" / f"{i:02d}.wav", wave[None], RATE, subtype="PCM_16")
+    for n in range(clips):
+        path = str(home / "clips" / f"{n % 32:02d}.wav")
+        entries.append(kaldi.Entry(f"{n:05d}", path, "hum", f"label{n % 8}", float(seconds)))
     kaldi.write(home / "data", entries)
-    bank = ClipBank(kaldi.DataDir(home / "data"), device)
-    vectors = nn.functional.normalize(torch.randn(5, len(bank.ids), DIM), dim=-1)
+    data = kaldi.DataDir(home / "data")
+    vectors = nn.functional.normalize(torch.randn(5, clips, DIM), dim=-1)
     tensors = {
         "text": vectors[:3].transpose(0, 1).contiguous(),
         "audio": vectors[3].clone(),
         "image": vectors[4].clone(),
-        "has_image": torch.ones(len(bank.ids), dtype=torch.uint8),
+        "has_image": torch.ones(clips, dtype=torch.uint8),
     }
     path = home / "queries.safetensors"
-    save_file(tensors, path, {"ids": json.dumps(bank.ids), "encoder": "none"})
+    save_file(tensors, path, {"ids": json.dumps(data.ids), "encoder": "none"})
+    return data, path
+
+
+def synthetic_training(batch: int, device: torch.device, home: Path):
+    """Sampler and queries through the real data path."""
+    from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+
+    data, path = synthetic_data(32, 5, home)
+    bank = ClipBank(data, device)
     return MixtureSampler(bank, batch, SAMPLES), QueryBank(path, bank, device)
 
 
@@ -313,6 +327,37 @@ def bench_embed(cfg: DictConfig, name: str, device: torch.device) -> None:
     )
 
 
+def bench_shards(cfg: DictConfig, home: Path) -> None:
+    """Clips a second out of tars on the disk, decoded: FLAC and WAV, in order and shuffled."""
+    from sep.data import packing
+    from sep.data.bank import QueryBank
+    from sep.data.clip_stream import ClipStream
+    from sep.data.shards import ShardSet
+
+    data, path = synthetic_data(cfg.tar_clips, cfg.clip_s, home)
+    for kind in ("flac", "wav"):
+        options = packing.Packing(-(-cfg.tar_clips // 10), kind)
+        packing.pack(data, QueryBank(path), home / kind, options, say=lambda line: None)
+        tars = list((home / kind).glob("*.tar"))
+        for buffer in (1, 1024):
+            for tar in tars:  # read from the disk, not from memory
+                with open(tar, "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            stream = ClipStream(ShardSet(home / kind), workers=cfg.tar_workers, buffer=buffer)
+            begun, worked = time.perf_counter(), time.process_time()
+            stream.groups(cfg.tar_clips // 2, 2)
+            emit(
+                "shards",
+                audio=kind,
+                buffer=buffer,
+                workers=cfg.tar_workers,
+                clip_s=cfg.clip_s,
+                kb_per_clip=sum(tar.stat().st_size for tar in tars) / cfg.tar_clips / 1e3,
+                clips_per_s=cfg.tar_clips / (time.perf_counter() - begun),
+                clips_per_cpu_s=cfg.tar_clips / (time.process_time() - worked),
+            )
+
+
 def run(cfg: DictConfig) -> None:
     """Every case with every model."""
     device = resolve(cfg.device)
@@ -322,7 +367,10 @@ def run(cfg: DictConfig) -> None:
     for case in cfg.cases:
         for name in cfg.encoders if case == "embed" else ():
             bench_embed(cfg, name, device)
-        for name in cfg.models if case != "embed" else ():
+        if case == "shards":
+            with tempfile.TemporaryDirectory() as home:
+                bench_shards(cfg, Path(home))
+        for name in cfg.models if case not in ("embed", "shards") else ():
             with tempfile.TemporaryDirectory() as home:
                 if case == "model":
                     bench_model(cfg, name, device)

@@ -109,6 +109,7 @@ def tune(cfg: DictConfig) -> None:
     rl = OmegaConf.to_container(cfg.rl, resolve=True)
     names = ("exp", "data", "seed", "samples", "bank_gb", "valid_mixtures")
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
+    names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
     torch.manual_seed(cfg.seed)
@@ -122,6 +123,10 @@ def tune(cfg: DictConfig) -> None:
     if policy.replay and cfg.steps <= policy.replay_pool:
         raise OptionError(
             f"no mixture comes again in {cfg.steps} rollouts; lower rl.options.replay_pool"
+        )
+    if policy.replay and cfg.tars:
+        raise OptionError(
+            "replay needs clips that come again; set rl.options.replay=0 or tars=null"
         )
     reward, windows = rewards(rl, setup.encoder, setup.sampler.bank.labels, Path(cfg.exp))
     bank, embed_text = setup.sampler.bank, setup.encoder.embed_text

@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     names = ("exp", "data", "seed", "batch", "samples", "bank_gb", "valid_mixtures")
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
+    names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}
     setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:
@@ -92,7 +93,7 @@ def train(cfg: DictConfig) -> None:
     bank = setup.sampler.bank
     say(
         f"{size:.2f} M parameters on {setup.device}, {distributed.world()} x {cfg.batch} mixtures "
-        f"a step of {len(bank.ids)} clips, {len(bank.labels)} labels"
+        f"a step of {len(bank)} clips, {len(bank.labels)} labels"
     )
     folder = Path(cfg.exp) / cfg.out
     seconds = matched_seconds(Path(cfg.match)) if cfg.match else cfg.seconds or 0.0

@@ -1,10 +1,11 @@
 """How a program of the toolkit speaks and fails: plain lines, one-line errors, exit codes."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from sep.errors import SepError
+from sep.errors import SepError, notice
 from sep.train import distributed
 
 
@@ -21,6 +22,7 @@ def guarded(program: Callable[..., Any], *arguments: Any) -> None:
     """
     from encoders.base import EncoderError
 
+    warnings.formatwarning = notice
     try:
         program(*arguments)
     except (SepError, EncoderError) as error:

@@ -1,7 +1,9 @@
 """A data directory in memory: clips, labels and query embeddings gathered without a Python loop."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -13,50 +15,23 @@ from sep.data.mixing import colour, level
 from sep.errors import DataError
 
 
-class ClipBank:
-    """All clips of a data directory as one int16 tensor on the device.
+class Waves:
+    """Clips of different lengths as one int16 tensor on the device.
 
     Args:
-        data: the data directory; its clips are mono at `sample_rate`.
-        device: where the samples live and mixtures are made.
-        sample_rate: rate in Hz.
-        limit_gb: refuse data that would need more memory than this.
+        clips: (N,) int16 each.
+        device: where the samples live.
 
     Attributes:
-        ids: clip ids, the order of every index below.
-        labels: label names, sorted; label: (n,) index of each clip's label.
         length: (n,) samples.
     """
 
-    def __init__(
-        self,
-        data: DataDir,
-        device: str | torch.device = "cpu",
-        sample_rate: int = 16_000,
-        limit_gb: float = 2.0,
-    ):
-        self.ids = list(data.ids)
-        if not self.ids:
-            raise DataError(f"{data.path}: no clips; run stage 1 again")
-        seconds = sum(data.duration_s[i] for i in self.ids)
-        if seconds * sample_rate * 2 > limit_gb * 1e9:
-            raise DataError(
-                f"{data.path}: {seconds / 3600:.1f} h of audio need more than {limit_gb:g} GB; "
-                "raise bank_gb or use a part of the data"
-            )
-        clips = [_read(data.wav[i], sample_rate) for i in self.ids]
-        self.sample_rate, self.device = sample_rate, torch.device(device)
-        self.labels = sorted(set(data.label[i] for i in self.ids))
-        self.label = torch.tensor([self.labels.index(data.label[i]) for i in self.ids])
-        self.length = torch.tensor([len(c) for c in clips])
+    def __init__(self, clips: Sequence[Tensor], device: str | torch.device = "cpu"):
+        self.device = torch.device(device)
+        self.length = torch.tensor([len(c) for c in clips], dtype=torch.long)
         self._start = (self.length.cumsum(0) - self.length).to(self.device)
         self._length = self.length.to(self.device)
-        self._samples = torch.cat(clips).to(self.device)
-        # (labels, most clips) clip index, rows filled by repetition, and how many are real
-        members = [torch.nonzero(self.label == k).flatten() for k in range(len(self.labels))]
-        most = max(len(m) for m in members)
-        self.count = torch.tensor([len(m) for m in members])
-        self.member = torch.stack([m.repeat(-(-most // len(m)))[:most] for m in members])
+        self._samples = torch.cat([torch.zeros(0, dtype=torch.int16), *clips]).to(self.device)
 
     def segments(
         self, clip: Tensor, offset: Tensor, samples: int, rate: Tensor | None = None
@@ -80,6 +55,51 @@ class ClipBank:
         inside = (index >= 0) & (index < self._length[clip][:, None])
         index = (index + self._start[clip][:, None]).clamp(0, len(self._samples) - 1)
         return self._samples[index].float().div(32768) * inside
+
+
+class ClipBank(Waves):
+    """All clips of a data directory in memory.
+
+    Args:
+        data: the data directory; its clips are mono at `sample_rate`.
+        device: where the samples live and mixtures are made.
+        sample_rate: rate in Hz.
+        limit_gb: refuse data that would need more memory than this.
+
+    Attributes:
+        ids: clip ids, the order of every index below.
+        labels: label names, sorted; label: (n,) index of each clip's label.
+    """
+
+    def __init__(
+        self,
+        data: DataDir,
+        device: str | torch.device = "cpu",
+        sample_rate: int = 16_000,
+        limit_gb: float = 2.0,
+    ):
+        self.ids = list(data.ids)
+        if not self.ids:
+            raise DataError(f"{data.path}: no clips; run stage 1 again")
+        seconds = sum(data.duration_s[i] for i in self.ids)
+        if seconds * sample_rate * 2 > limit_gb * 1e9:
+            raise DataError(
+                f"{data.path}: {seconds / 3600:.1f} h of audio need more than {limit_gb:g} GB; "
+                "raise bank_gb or use a part of the data"
+            )
+        clips = [_read(data.wav[i], sample_rate) for i in self.ids]
+        super().__init__(clips, device)
+        self.sample_rate = sample_rate
+        self.labels = sorted(set(data.label[i] for i in self.ids))
+        self.label = torch.tensor([self.labels.index(data.label[i]) for i in self.ids])
+        # (labels, most clips) clip index, rows filled by repetition, and how many are real
+        members = [torch.nonzero(self.label == k).flatten() for k in range(len(self.labels))]
+        most = max(len(m) for m in members)
+        self.count = torch.tensor([len(m) for m in members])
+        self.member = torch.stack([m.repeat(-(-most // len(m)))[:most] for m in members])
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def _read(path: str, sample_rate: int) -> Tensor:
@@ -137,6 +157,14 @@ class MixtureSampler:
         generator.manual_seed((self.seed * 1_000_003 + step) * 1_009 + self.rank)
         return generator
 
+    def choose(self, generator: torch.Generator) -> Tensor:
+        """Draw clips of different labels for each mixture: indices (B, S)."""
+        bank = self.bank
+        label = torch.rand(self.batch, len(bank.labels), generator=generator).argsort(1)
+        label = label[:, : self.sources]
+        pick = torch.rand((self.batch, self.sources), generator=generator) * bank.count[label]
+        return bank.member[label, pick.long()]
+
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch.
 
@@ -144,11 +172,8 @@ class MixtureSampler:
             clip (B, S) indices and the levelled sources (B, S, N) on the bank's device; the
             mixture is their sum.
         """
+        clip = self.choose(generator)
         bank, shape = self.bank, (self.batch, self.sources)
-        label = torch.rand(self.batch, len(bank.labels), generator=generator).argsort(1)
-        label = label[:, : self.sources]
-        pick = torch.rand(shape, generator=generator) * bank.count[label]
-        clip = bank.member[label, pick.long()]
         place, gains = torch.rand(2, *shape, generator=generator)
         gains = (gains * 2 - 1) * self.gain_db / 2
         rate = None
@@ -168,6 +193,13 @@ class MixtureSampler:
             heard[:, 0] = True
             sources = sources * heard[..., None].to(sources.device)
         return clip, level(sources, gains.to(sources.device))
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: every draw is a function of seed and step."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
 
 
 class QueryBank:
@@ -209,19 +241,32 @@ class QueryBank:
         one of them at random. The audio query is another clip of the label where there is one;
         clips without a picture use text and audio.
         """
-        bank, shape = self.bank, clip.shape
-        rand = torch.rand(*shape, 6, generator=generator)
+        bank = self.bank
+        rand = torch.rand(*clip.shape, 6, generator=generator)
         wording = (rand[..., 0] * self.text.shape[1]).long()
         count = bank.count[bank.label[clip]]
         other = bank.member[bank.label[clip], (rand[..., 1] * count).long()]
-        weight = rand[..., 2:5] * torch.stack(
-            [torch.ones(shape), torch.ones(shape), self.has_image.cpu()[clip].float()], -1
-        )
-        single = torch.nn.functional.one_hot(weight.argmax(-1), 3).float()
-        weight = torch.where((rand[..., 5] < mixed)[..., None], weight, single)
-        weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1e-8)).to(self.text.device)
+        has_image = self.has_image.cpu()[clip]
         clip, other = clip.to(self.text.device), other.to(self.text.device)
-        parts = torch.stack(
-            [self.text[clip, wording.to(clip.device)], self.audio[other], self.image[clip]], -2
-        )
-        return torch.nn.functional.normalize((weight[..., None] * parts).sum(-2), dim=-1)
+        text = self.text[clip, wording.to(clip.device)]
+        return mix_up(text, self.audio[other], self.image[clip], has_image, rand[..., 2:], mixed)
+
+
+def mix_up(
+    text: Tensor, audio: Tensor, image: Tensor, has_image: Tensor, rand: Tensor, mixed: float
+) -> Tensor:
+    """Mix embeddings (..., D) of a clip in three modalities into queries (..., D), unit norm.
+
+    Args:
+        text, audio, image: the embeddings.
+        has_image: (...,) bool, on the CPU; without a picture `image` has no part.
+        rand: (..., 4) uniform, on the CPU: three weights, and below `mixed` they are all used,
+            else only that of the largest.
+    """
+    ones = torch.ones(has_image.shape)
+    weight = rand[..., :3] * torch.stack([ones, ones, has_image.float()], -1)
+    single = torch.nn.functional.one_hot(weight.argmax(-1), 3).float()
+    weight = torch.where((rand[..., 3] < mixed)[..., None], weight, single)
+    weight = (weight / weight.sum(-1, keepdim=True).clamp(min=1e-8)).to(text.device)
+    parts = torch.stack([text, audio, image], -2)
+    return torch.nn.functional.normalize((weight[..., None] * parts).sum(-2), dim=-1)

@@ -59,21 +59,19 @@ class TraceLoss:
     """BCE(a, active frames) + BCE(b, occupied rows) + CE(c, class) over all sources.
 
     Args:
-        label: (clips,) class of every training clip, in the order of the network's labels.
         when, where, what: weights.
         policy: weight of `head_gradient` on the first source, with `group` draws a head.
     """
 
     def __init__(
         self,
-        label: Tensor,
         when: float = 1.0,
         where: float = 1.0,
         what: float = 0.1,
         policy: float = 0.0,
         group: int = 4,
     ):
-        self.label, self.when, self.where, self.what = label, when, where, what
+        self.when, self.where, self.what = when, where, what
         self.policy, self.group = policy, group
 
     def __call__(self, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
@@ -81,7 +79,7 @@ class TraceLoss:
         batch = update.batch
         trace = update.model.trace(update.maps, batch.query)
         when, where = occupied(batch.warped)
-        label = self.label[batch.clip.cpu()].to(trace.what.device)
+        label = batch.label.to(trace.what.device)
         bce = nn.functional.binary_cross_entropy_with_logits
         losses = {
             "when": (self.when, bce(trace.when, when.to(trace.when))),

@@ -178,7 +178,7 @@ class PolicyTask:
             masks=masks,
             ideal=target_masks(batch.warped, batch.mixture, "ratio")[:, 0],
             weight=bin_weight(batch.mixture),
-            label=self.sampler.bank.label[batch.clip[:, 0].cpu()],
+            label=batch.label[:, 0],
         )
 
     @torch.no_grad()
@@ -391,10 +391,15 @@ class PolicyTask:
         self.validation.picture(self.model, path)
 
     def extra_state(self) -> dict[str, Any]:
-        """Running baseline and replay; everything random is a function of seed and step."""
-        return {"baseline": self.baseline.value, "replay": self.buffer.state()}
+        """Baseline, replay, place of the sampler; random draws are a function of seed and step."""
+        return {
+            "baseline": self.baseline.value,
+            "replay": self.buffer.state(),
+            "sampler": self.sampler.state(),
+        }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the running baseline and the replay."""
+        """Restore the running baseline, the replay and the place of the sampler."""
         self.baseline.value = state["baseline"]
         self.buffer.restore(state.get("replay", self.buffer.state()))
+        self.sampler.restore(state.get("sampler", {}))

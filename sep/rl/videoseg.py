@@ -60,7 +60,7 @@ def mechanisms(
         if kappa:
             terms.append(ConfidenceLoss())
         if trace:
-            terms.append(TraceLoss(bank.label, **trace))
+            terms.append(TraceLoss(**trace))
         if turns:
             terms.append(TurnLoss(reward, **turns))
         return terms, ConfidentKappa(*kappa) if kappa else None

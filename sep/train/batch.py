@@ -21,7 +21,7 @@ class Batch:
         warped: (B, S, H, T) source magnitudes on the log-frequency grid.
         mixture: (B, H, T) mixture magnitude on that grid.
         query: (B, S, D) one query a source.
-        clip: (B, S) clip indices.
+        label: (B, S) index of each source's label, on the CPU.
     """
 
     sources: Tensor
@@ -30,11 +30,11 @@ class Batch:
     warped: Tensor
     mixture: Tensor
     query: Tensor
-    clip: Tensor
+    label: Tensor
 
     @classmethod
-    def of(cls, sources: Tensor, query: Tensor, clip: Tensor, spectrogram: Spectrogram) -> "Batch":
-        """The batch of these sources (B, S, N), queries (B, S, D) and clips (B, S)."""
+    def of(cls, sources: Tensor, query: Tensor, label: Tensor, spectrogram: Spectrogram) -> "Batch":
+        """The batch of these sources (B, S, N), queries (B, S, D) and labels (B, S)."""
         spectra = spectrogram.stft(sources)  # (B, S, F, T); the STFT of the sum is the sum
         spectrum = spectra.sum(1)
         return cls(
@@ -44,7 +44,7 @@ class Batch:
             warped=spectrogram.warp(spectra.abs()),
             mixture=spectrogram.warp(spectrum.abs()),
             query=query,
-            clip=clip,
+            label=label,
         )
 
     @property
@@ -78,4 +78,4 @@ def draw_batch(
         used = torch.rand(clip.shape, generator=generator) < negative
         turned = subtract(query, query.roll(1, dims=1))
         query = torch.where(used[..., None].to(query.device), turned, query)
-    return Batch.of(sources, query, clip, spectrogram)
+    return Batch.of(sources, query, sampler.bank.label[clip], spectrogram)

@@ -110,6 +110,15 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def collected(value: Any) -> list[Any]:
+    """Every process's value, plain data, in the order of ranks; every process has to call it."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def first(number: float) -> float:
     """Rank 0's number, in every process."""
     if world() == 1:

@@ -38,7 +38,7 @@ class Task(Protocol):
         ...
 
     def extra_state(self) -> dict[str, Any]:
-        """State beside model and optimiser, plain data only."""
+        """State beside model and optimiser, plain data only; every process calls it."""
         ...
 
     def load_extra_state(self, state: dict[str, Any]) -> None: ...
@@ -112,6 +112,7 @@ def run(
         nonlocal best, values, first, reason
         trained = _copy(task.model)
         optimizer = distributed.gathered(task.optimizer.state_dict())
+        extra = task.extra_state()
         if not main:
             return
         model, task.model = task.model, whole or task.model
@@ -134,7 +135,7 @@ def run(
             {
                 "model": trained,
                 "optimizer": optimizer,
-                "extra": task.extra_state(),
+                "extra": extra,
                 "step": step,
                 "spent": spent,
                 "best": best,

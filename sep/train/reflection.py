@@ -99,9 +99,8 @@ class ReflectiveTask(SupervisedTask):
 
     def _mistaken(self, batch: Batch) -> Tensor:
         logits = self.model.first(self.model.maps(batch.magnitude), batch.query)
-        label = self.sampler.bank.label[batch.clip.cpu()]
         grid = self.model.spectrogram
-        return mistaken(logits, batch, grid, self.classes, label, self.reflection.iou)
+        return mistaken(logits, batch, grid, self.classes, batch.label, self.reflection.iou)
 
 
 def mistaken(

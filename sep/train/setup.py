@@ -9,6 +9,8 @@ import encoders
 from encoders.judge import Judge
 from sep.data.bank import ClipBank, MixtureSampler, QueryBank
 from sep.data.kaldi import DataDir
+from sep.data.shard_sampler import ShardQueries, ShardSampler
+from sep.data.shards import ShardSet
 from sep.errors import DataError
 from sep.train import distributed
 from sep.train.validation import Validation
@@ -27,7 +29,7 @@ class TrainingSetup:
 
     device: torch.device
     sampler: MixtureSampler
-    queries: QueryBank
+    queries: QueryBank | ShardQueries
     validation: Validation
     encoder: encoders.Encoder
     encoder_folder: Path
@@ -48,9 +50,15 @@ def prepare(
     colour_db: float,
     bank_gb: float,
     valid_mixtures: int,
+    tars: str | Path | None = None,
+    tar_workers: int = 2,
+    tar_buffer: int = 2048,
     threads: int | None = None,
 ) -> TrainingSetup:
     """Read data, embeddings, encoder and judge of an experiment.
+
+    With `tars` the training clips and their queries stream out of that folder of shards, and are
+    not held in memory.
 
     Raises:
         DataError: an earlier stage has not been run, or its results do not fit each other.
@@ -64,22 +72,29 @@ def prepare(
             raise DataError(f"{folder}: missing; run stage {stage} first")
     encoder = encoders.load(exp / "encoder", device=device)
     judge = Judge.load(exp / "judge").to(device)
-    bank = ClipBank(DataDir(data / "train"), device, encoder.sample_rate, bank_gb)
-    queries = QueryBank(exp / "queries" / "train.safetensors", bank, device)
+    drawn = {
+        "samples": samples,
+        "sources": sources,
+        "absent": absent,
+        "gain_db": gain_db,
+        "speed": speed,
+        "colour_db": colour_db,
+        "seed": seed,
+        "rank": distributed.rank(),
+    }
+    if tars:
+        shards = ShardSet(tars)
+        if shards.sample_rate != encoder.sample_rate:
+            raise DataError(f"{tars}: {shards.sample_rate} Hz; run recipes/shard.py again")
+        sampler = ShardSampler(shards, batch, device, tar_workers, tar_buffer, **drawn)
+        queries = ShardQueries(sampler)
+    else:
+        bank = ClipBank(DataDir(data / "train"), device, encoder.sample_rate, bank_gb)
+        queries = QueryBank(exp / "queries" / "train.safetensors", bank, device)
+        sampler = MixtureSampler(bank, batch, **drawn)
     if queries.encoder != encoder.fingerprint:
-        raise DataError(f"{exp / 'queries'}: made with another encoder; run stage 3 again")
-    sampler = MixtureSampler(
-        bank,
-        batch,
-        samples,
-        sources,
-        absent=absent,
-        gain_db=gain_db,
-        speed=speed,
-        colour_db=colour_db,
-        seed=seed,
-        rank=distributed.rank(),
-    )
+        again = "run recipes/shard.py into an empty folder" if tars else "run stage 3 again"
+        raise DataError(f"{tars or exp / 'queries'}: made with another encoder; {again}")
     valid = QueryBank(exp / "queries" / "valid.safetensors", device=device)
     rate = encoder.sample_rate
 

@@ -112,8 +112,9 @@ class SupervisedTask:
         self.validation.picture(self.model, path)
 
     def extra_state(self) -> dict[str, Any]:
-        """Nothing: every random draw is a function of seed and step."""
-        return {}
+        """Where the sampler is; every random draw is a function of seed and step."""
+        return {"sampler": self.sampler.state()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Restore the place of the sampler."""
+        self.sampler.restore(state.get("sampler", {}))

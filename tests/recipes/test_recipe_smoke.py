@@ -160,6 +160,22 @@ def test_an_ablation_is_run_once_and_written_as_a_page(finished):
     assert done.returncode == 1 and "row 'tea' is unknown; use base" in done.stderr
 
 
+def test_training_and_tuning_stream_from_tars(finished):
+    _, exp = finished
+    done = succeed(exp, "shard.py", "clips=4")
+    tars = exp / "tars" / "train"
+    assert "0 left out" in done.stdout and (tars / "index.json").is_file()
+    few = ["tars=exp/main/tars/train", "steps=2", "valid_mixtures=2", "tar_buffer=8"]
+    done = succeed(exp, "train.py", *few, "out=streamed", "batch=2")
+    assert "mixtures a step of 12 clips, 3 labels" in done.stdout
+    succeed(exp, "rl.py", *few, "rl=debug", "out=streamed_rl")
+    first = sorted(tars.glob("*.tar"))[0]
+    first.write_bytes(first.read_bytes()[:-512])
+    done = program(exp, "train.py", *few, "out=broken")
+    said = "exp/main/tars/train/train-00000.tar: missing or cut off"
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_network_that_looks_again_leaves_traces(finished):
     _, exp = finished
     succeed(exp, "rl.py", "rl=videoseg", "steps=1", "out=looks", "valid_mixtures=2", "rl.batch=2")

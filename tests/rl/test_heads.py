@@ -60,7 +60,7 @@ def test_heads_and_gains_learn_and_masks_with_them(parts):
     model = hub.extend(base, "trace").eval()
     labels = sampler.bank.labels
     model.name_classes(labels, torch.nn.functional.normalize(torch.randn(len(labels), 16), dim=-1))
-    term = TraceLoss(sampler.bank.label)
+    term = TraceLoss()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     batches = [draw_batch(sampler, queries, model.spectrogram, step, 0.0) for step in range(3)]
     rows = []
@@ -93,6 +93,6 @@ def test_loss_of_a_hand_computed_trace(parts):
     spectrogram = parts[0].spectrogram
     batch = draw_batch(sampler, queries, spectrogram, 0, 0.0)
     update = Update(Undecided(), batch, None, None, None)
-    loss, _ = TraceLoss(sampler.bank.label, when=1.0, where=2.0, what=0.5)(update)
+    loss, _ = TraceLoss(when=1.0, where=2.0, what=0.5)(update)
     # three times log 2 of a coin, half of log 4 of four classes
     assert loss.item() == pytest.approx(4 * 0.693147, abs=1e-5)

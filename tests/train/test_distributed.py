@@ -10,6 +10,11 @@ from experiment import build_parts
 from torch import nn
 
 from sep import hub
+from sep.data.bank import QueryBank
+from sep.data.kaldi import DataDir
+from sep.data.packing import Packing, pack
+from sep.data.shard_sampler import ShardQueries, ShardSampler
+from sep.data.shards import ShardSet
 from sep.train import distributed
 from sep.train.checkpoint import read_state
 from sep.train.heatmap import PriorLoss
@@ -130,3 +135,46 @@ def test_two_sharded_processes_train_as_one_does_with_both_batches(corpus, tmp_p
         if value.is_floating_point():
             halfway = torch.lerp(start[name], value, 0.5)
             torch.testing.assert_close(saved[name], halfway, rtol=1e-3, atol=1e-4)
+
+
+def streaming_task(corpus, tars, rank: int) -> SupervisedTask:
+    model, _, _, validation = build_parts(corpus)
+    shards = ShardSet(tars)
+    sampler = ShardSampler(shards, 2, workers=1, buffer=3, samples=4_096, seed=3, rank=rank)
+    task = SupervisedTask(model, sampler, ShardQueries(sampler), validation)
+    task.validate, task.picture = lambda: {"nothing": 0.0}, lambda path: None
+    return task
+
+
+def work_streaming(rank: int, port: int, corpus, tars, folder, out) -> None:
+    join(rank, port)
+    drawn = []
+    for steps in (2, 6):  # the second goes on where the first was
+        task = streaming_task(corpus, tars, rank)
+        groups = task.sampler.stream.groups
+
+        def kept(*shape, groups=groups):
+            found = groups(*shape)
+            drawn.extend(clip.place for group in found for clip in group)
+            return found
+
+        task.sampler.stream.groups = kept
+        settings = {"valid_every": 2, "best_by": None, "say": lambda line: None}
+        run(task, folder, steps=steps, **settings)
+    out.put((rank, drawn))
+    distributed.stop()
+
+
+def test_two_processes_stream_clips_of_their_own_and_go_on_with_them(corpus, tmp_path):
+    data, queries = DataDir(corpus / "data"), QueryBank(corpus / "queries.safetensors")
+    pack(data, queries, tmp_path / "tars", Packing(clips=3), say=lambda line: None)
+    context = mp.get_context("spawn")
+    out = context.SimpleQueue()
+    arguments = (free_port(), corpus, tmp_path / "tars", tmp_path / "run", out)
+    mp.spawn(work_streaming, arguments, nprocs=2)
+    got = dict(out.get() for _ in range(2))
+    assert len(got[0]) == len(got[1]) == 6 * 2 * 2
+    used = got[0] + got[1]
+    assert len(set(used)) == len(used)  # nothing twice in an epoch, by either, before or after
+    first = {place[1:] for place in used if place[0] == 0}
+    assert first == {(tar, member) for tar in range(4) for member in range(3)}

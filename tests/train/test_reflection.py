@@ -88,9 +88,8 @@ def test_only_mixtures_that_got_worse_pay_for_it():
 def test_a_mistake_is_a_bad_mask_that_sounds_like_another_class(parts):
     model, sampler, queries, _ = parts
     batch = draw_batch(sampler, queries, model.spectrogram, 0, 0.5)
-    label = sampler.bank.label[batch.clip]
     ideal = target_masks(batch.warped, batch.mixture, "ratio")
-    arguments = batch, model.spectrogram, classes_of(sampler.bank), label
+    arguments = batch, model.spectrogram, classes_of(sampler.bank), batch.label
     right, wrong = torch.logit(ideal, 1e-4), torch.logit(ideal.flip(1), 1e-4)
     assert not mistaken(right, *arguments).any()
     assert mistaken(wrong, *arguments).float().mean() > 0.5
@@ -101,7 +100,7 @@ def test_the_source_that_is_asked_for_comes_first(parts):
     model, sampler, queries, _ = parts
     batch = draw_batch(sampler, queries, model.spectrogram, 0, 0.5)
     taken = _asked_first(batch, torch.tensor([2, 0]), torch.tensor([1, 0]))
-    for name in ("sources", "spectra", "warped", "query", "clip"):
+    for name in ("sources", "spectra", "warped", "query", "label"):
         found, given = getattr(taken, name), getattr(batch, name)
         assert torch.equal(found[0], given[2].flip(0)) and torch.equal(found[1], given[0])
     assert torch.equal(taken.spectrum[0], batch.spectrum[2])
