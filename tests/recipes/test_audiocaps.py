@@ -1,5 +1,6 @@
 """audiocaps on a tiny tree laid out like the original: all stages, the mixtures, every fault."""
 
+import argparse
 import csv
 import functools
 import http.server
@@ -229,17 +230,19 @@ def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original, tm
 
 def test_it_stops_in_one_line_only_if_nothing_is_usable(original, tmp_path):
     def fails(what):
-        done = prepare(original, tmp_path / "data")
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and what in done.stderr
+        options = {"tables": original, "audio": original / "audio", "data": tmp_path / "data"}
+        with pytest.raises(DataError, match=what) as error:
+            program("prepare").run(argparse.Namespace(**options))
+        assert "\n" not in str(error.value)
 
     path = original / "test.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("youtube_id", "id"))
-    fails("test.csv:1: has no column youtube_id")
+    fails(r"test\.csv:1: has no column youtube_id")
     for name in ("train", "val", "test"):
         (original / f"{name}.csv").unlink()
-    fails("has no train.csv, val.csv or test.csv; put the three tables of")
+    fails(r"has no train\.csv, val\.csv or test\.csv; put the three tables of")
     shutil.rmtree(original / "audio")
-    fails("put the clips there as YOUTUBE_ID.wav, or give --audio DIR")
+    fails(r"put the clips there as YOUTUBE_ID\.wav, or give --audio DIR")
 
 
 def test_a_whole_video_gives_the_ten_seconds_of_its_clip(tmp_path):

@@ -253,9 +253,8 @@ def test_it_stops_in_one_line_only_if_nothing_is_usable(original, tmp_path):
     assert done.returncode == 1 and f"{original / 'test'}: is not there; fetch it" in done.stdout
     assert "test: no usable bass, drums, other, vocals" in done.stderr
     shutil.rmtree(original / "train")
-    done = prepare(original, tmp_path / "data")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "has no train/ and test/; give the folder of MUSDB18" in done.stderr
+    with pytest.raises(DataError, match="has no train/ and test/; give the folder of MUSDB18"):
+        musdb.read(original)
 
 
 def test_the_archive_is_unpacked_and_without_a_network_the_way_is_told(tmp_path, monkeypatch):
