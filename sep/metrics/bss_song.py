@@ -2,7 +2,9 @@
 
 museval's `bss_eval` with its defaults: the distortion filters are those of the whole song, and a
 window is scored as if it were all there is. Songs are read in blocks, so that memory beside the
-sounds themselves does not grow with their length. Agrees with museval to 1e-3 dB.
+sounds themselves does not grow with their length. Agrees with museval to 1e-3 dB, but where the
+filters are hardly determined (pure tones): there this stays the projection, and museval's SIR and SAR
+have been seen to miss it by decibels.
 
 Definitions: Stoter, Liutkus and Ito, The 2018 Signal Separation Evaluation Campaign, LVA/ICA 2018.
 """

@@ -153,7 +153,7 @@ def test_audioseps_mixtures_are_made_and_the_recipe_runs_to_scores(recipe, origi
     untouched = [float(r["sdr_images"]) for r in rows if r["system"] == "mixture"]
     assert np.allclose(untouched, 0, atol=0.01)
     assert soundfile.info(home / "exp/main/separated/rl/mix0000.wav").frames == 160_000
-    assert (home / "exp/main/RESULTS.md").is_file()
+    assert "SDR (images)" in (home / "exp/main/scores/table.md").read_text()
 
 
 def test_clips_that_share_a_sound_are_not_mixed(original, tmp_path):

@@ -1,5 +1,5 @@
 # Tiny everything, to test the recipe.
-prepare_conf=(--valid-mixtures 4 --test-mixtures 4)
+prepare_conf=(--valid-mixtures 4 --test-mixtures 8)
 align_conf=(--config-name align_debug)
 judge_conf=(--config-name judge_debug)
 embed_conf=()
