@@ -1,10 +1,10 @@
 """BSS Eval v4 of all sources of a song at once, over windows and over the whole, in torch.
 
 museval's `bss_eval` with its defaults: the distortion filters are those of the whole song, and a
-window is scored as if it were all there is. Songs are read in blocks, so that memory beside the
-sounds themselves does not grow with their length. Agrees with museval to 1e-3 dB, but where the
-filters are hardly determined (pure tones): there this stays the projection, and museval's SIR and SAR
-have been seen to miss it by decibels.
+window is scored as if it were all there is. It works in blocks, so that memory beside the sounds
+themselves does not grow with their length. Agrees with museval to 1e-3 dB, except where the filters
+are hardly determined, as for pure tones: SIR and SAR are then those of the projection, which
+museval's solution has been seen to miss by decibels.
 
 Definitions: Stoter, Liutkus and Ito, The 2018 Signal Separation Evaluation Campaign, LVA/ICA 2018.
 """
