@@ -69,7 +69,7 @@ def read(tables: Path, found: dict[str, Path]) -> tuple[list[Clip], list[str]]:
         found: recordings by name.
 
     Returns:
-        the clips that have a recording, and what is wrong with the others and with lines, as
+        the clips, `path` None where there is no recording, and what is wrong, that included, as
         `file:line: what; fix`. A clip in two tables belongs to test before valid before train.
 
     Raises:
@@ -103,7 +103,7 @@ def read(tables: Path, found: dict[str, Path]) -> tuple[list[Clip], list[str]]:
                 f"{there[clip.split]}:{clip.line}: {clip.id[1:]} has no recording; fetch it or "
                 "remove the line"
             )
-    return [clip for clip in clips.values() if clip.path is not None], faults
+    return list(clips.values()), faults
 
 
 def read_pairs(path: Path, known: Iterable[str]) -> tuple[list[Pair], list[str]]:

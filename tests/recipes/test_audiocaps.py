@@ -209,6 +209,8 @@ def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original, tm
     before = sorted(p.stat().st_mtime_ns for p in original.rglob("*"))
     done = prepare(original, tmp_path / "data")
     assert done.returncode == 0, done.stderr
+    assert "train: 8 of 9 clips have a recording" in done.stdout
+    assert "test: 4 of 4 clips have a recording" in done.stdout
     expected = {
         8: "audiocap_id 1002 is in train.csv:3, too", 9: "trainGone01 has no recording",
         10: "trainBell02 starts at another time in line 7", 11: "is in test.csv:2, too",

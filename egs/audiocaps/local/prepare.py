@@ -30,6 +30,7 @@ CAPTION = "-caption"  # in the id of a further caption of a clip
 WHOLE_S = 2 * audiocaps.CLIP_S  # what is longer is a whole video: the clip is cut out
 Wanted = tuple[str, str, str]  # a mixture: target, interferer, caption
 Labels = dict[str, str]  # class by id of a clip
+Converted = tuple[dict[str, tuple[str, float]], list[str]]
 
 
 def choose(found: list[audiocaps.Clip], count: int) -> list[audiocaps.Clip]:
@@ -163,51 +164,64 @@ def report(faults: list[str], place: Path) -> None:
         print(f"{len(faults)} faults, all in {place}")
 
 
+def convert_all(found: list[audiocaps.Clip], wav: Path, tables: Path, nj: int) -> Converted:
+    """Convert the clips; path and seconds of each by id, and what is wrong with the others."""
+    made: dict[str, tuple[str, float]] = {}
+    faults = []
+    with ProcessPoolExecutor(nj) as pool:
+        results = pool.map(convert, [(clip, wav) for clip in found], chunksize=16)
+        for clip, result in zip(found, results, strict=True):
+            if isinstance(result, str):
+                table = tables / audiocaps.TABLES[clip.split]
+                faults.append(f"{table}:{clip.line}: {result}")
+            else:
+                ((id_, seconds),) = result
+                made[id_] = (str(wav / f"{id_}.wav"), seconds)
+    return made, faults
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Remove what an earlier run made, convert what is usable, name the rest, write."""
     tables, data = arguments.tables.resolve(), arguments.data.resolve()
     recordings = audiocaps.recordings(arguments.audio.resolve())
-    found, faults = audiocaps.read(tables, recordings)
+    named, faults = audiocaps.read(tables, recordings)
+    found = [clip for clip in named if clip.path]
+    for split in SPLITS:
+        here, there = (sum(clip.split == split for clip in part) for part in (found, named))
+        print(f"{split}: {here} of {there} clips have a recording")
     for old in (*SPLITS, "wav"):
         shutil.rmtree(data / old, ignore_errors=True)
-    wav = data / "wav"
-    wav.mkdir(parents=True)
-    made: dict[str, tuple[str, float]] = {}
-    used: dict[str, dict[str, audiocaps.Clip]] = {split: {} for split in SPLITS}
-    jobs = [(clip, wav) for clip in choose(found, arguments.train_clips)]
-    with ProcessPoolExecutor(arguments.nj) as pool:
-        results = pool.map(convert, jobs, chunksize=16)
-        for (clip, _), result in zip(jobs, results, strict=True):
-            if isinstance(result, str):
-                table = tables / audiocaps.TABLES[clip.split]
-                faults.append(f"{table}:{clip.line}: {result}")
-                continue
-            ((id_, seconds),) = result
-            made[id_] = (str(wav / f"{id_}.wav"), seconds)
-            used[clip.split][id_] = clip
+    (data / "wav").mkdir(parents=True)
+    chosen = choose(found, arguments.train_clips)
+    made, damaged = convert_all(chosen, data / "wav", tables, arguments.nj)
+    used = {
+        split: {clip.id: clip for clip in chosen if clip.split == split and clip.id in made}
+        for split in SPLITS
+    }
     if len(used["valid"]) < 2:
         print("valid: fewer than two clips; training clips validate")
         used["valid"] = used["train"]
     kinds = {id_: families.of(clip.captions)[0] for id_, clip in used["train"].items()}
-    plans = {"train": ([], kinds, [])}
-    plans |= {split: drawn(list(used[split].values())) for split in ("valid", "test")}
+    valid = drawn(list(used["valid"].values()))
     if arguments.pairs:
-        plans["test"] = listed(arguments.pairs, used["test"])
-    for split in ("valid", "test"):
-        faults += plans[split][2]
-    report(faults, data / "faults.txt")
-    for split, (wanted, labels, _) in plans.items():
-        if split == "valid" or arguments.captions == "first":
-            wanted = first_only(wanted)
-        if split == "valid":
-            wanted = random.Random(0).sample(wanted, min(len(wanted), arguments.valid_mixtures))
+        test = listed(arguments.pairs, used["test"])
+    else:
+        test = drawn(list(used["test"].values()))
+    report(faults + damaged + valid[2] + test[2], data / "faults.txt")
+    rng, count = random.Random(0), arguments.valid_mixtures
+    wanted = {
+        "train": [],
+        "valid": rng.sample(first := first_only(valid[0]), min(len(first), count)),
+        "test": test[0] if arguments.captions == "all" else first_only(test[0]),
+    }
+    for split, labels in (("train", kinds), ("valid", valid[1]), ("test", test[1])):
         clip_count, classes = len(used[split]), len({labels.get(i, i) for i in used[split]})
-        if classes < 2 or (split != "train" and not wanted):
+        if classes < 2 or (split != "train" and not wanted[split]):
             raise DataError(
                 f"{tables}: {split}: {clip_count} usable clips, {classes} kinds of sound and "
-                f"{len(wanted)} mixtures; two kinds are needed"
+                f"{len(wanted[split])} mixtures; two kinds are needed"
             )
-        pairs = write_split(data / split, used[split], made, labels, wanted)
+        pairs = write_split(data / split, used[split], made, labels, wanted[split])
         print(f"{split}: {clip_count} clips, {classes} kinds of sound")
         if split != "train":
             length = arguments.test_samples if split == "test" else mixtures.SEGMENT
