@@ -84,16 +84,16 @@ def listed(path: Path, used: dict[str, audiocaps.Clip]) -> tuple[list[Wanted], L
 def drawn(found: list[audiocaps.Clip]) -> tuple[list[Wanted], Labels, list[str]]:
     """For each caption of each clip another clip that shares no family of sounds with it."""
     named = {clip.id: families.of(clip.captions) for clip in found}
+    sets = {id_: frozenset(kinds) for id_, kinds in named.items()}
     wanted, faults = [], []
     for clip in found:
-        others = [id_ for id_ in named if not set(named[id_]) & set(named[clip.id])]
-        for k, caption in enumerate(clip.captions):
-            if others:
-                rng = random.Random(f"{clip.id}-{k}")
-                wanted.append((clip.id, rng.choice(others), caption))
+        others = [id_ for id_, kinds in sets.items() if kinds.isdisjoint(sets[clip.id])]
         if not others:
             faults.append(f"{clip.path}: every other clip shares a sound with it; not mixed")
-    return wanted, {id_: found[0] for id_, found in named.items()}, faults
+            continue
+        for k, caption in enumerate(clip.captions):
+            wanted.append((clip.id, random.Random(f"{clip.id}-{k}").choice(others), caption))
+    return wanted, {id_: kinds[0] for id_, kinds in named.items()}, faults
 
 
 def write_split(
