@@ -118,7 +118,8 @@ def semantic_scores(
     judge = Judge.load(exp / "judge").to(device)
     unknown = sorted(set(clips.labels) - set(judge.labels))
     if unknown:
-        say(f"judge: never heard {', '.join(unknown)}: its scores are left out")
+        more = f" and {len(unknown) - 5} more classes" if len(unknown) > 5 else ""
+        say(f"judge: never heard {', '.join(unknown[:5])}{more}: its scores are left out")
     names = sorted({*clips.labels, *judge.labels})
     label = torch.tensor([names.index(name) for name in clips.labels])
     with torch.no_grad():

@@ -60,8 +60,7 @@ sep_environment() {
   fi
   wanted=$(cat "$sep_root/setup.py" "$sep_root/pyproject.toml" "$sep_root/egs/common/constraints.txt" |
     cksum)
-  for marker in "$SEP_VENV/.sep-setup" "$SEP_VENV/.sep-setup-dev"; do
-    [ -n "$extra" ] && [ "$marker" = "$SEP_VENV/.sep-setup" ] && continue
+  for marker in "$SEP_VENV/.sep-setup${extra:+-$extra}" "$SEP_VENV/.sep-setup-dev"; do
     [ "$(cat "$marker" 2>/dev/null)" = "$sep_root $wanted" ] && break
     marker=
   done

@@ -26,6 +26,10 @@ tune() {  # both end where their time ends: no choice among checkpoints bends th
     best_by=null blend=0.5
 }
 
+separate() {
+  run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
+}
+
 score() {
   local words="${args[*]}"
   run "$recipes/score.py" "tag=$tag" "data=$data" "device=$device" "${score_conf[@]}" \
@@ -43,7 +47,6 @@ separator_stages() {  # 4 to 7
   run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
     train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
   run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
-  run_stage 6 "separate the test set" "$done/6" "$exp/separated" \
-    run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
+  run_stage 6 "separate the test set" "$done/6" "$exp/separated" separate
   run_stage 7 "score" "$done/7" "$exp/scores" score
 }

@@ -40,6 +40,14 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     return wave, rate
 
 
+def cut_off(path: Path) -> bool:
+    """Whether a WAV file is shorter than its header says."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    size = path.stat().st_size
+    return head[:4] == b"RIFF" and size < 8 + int.from_bytes(head[4:], "little")
+
+
 def clean(wave: np.ndarray, rate: int, trim: bool = True) -> list[np.ndarray]:
     """Turn samples (N, C) at `rate` Hz into clips (M,) at 16 kHz that peak at -3 dBFS.
 

@@ -1,10 +1,9 @@
 """ESC-50 in the layout of its repository: `audio/*.wav` and `meta/esc50.csv`."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from sep.errors import DataError
+from sep.data.table import lines
 
 COLUMNS = ("filename", "fold", "category", "src_file")  # those that are read
 FOLDS = ("1", "2", "3", "4", "5")
@@ -37,29 +36,11 @@ def read(folder: Path) -> tuple[list[Clip], list[str]]:
         DataError: there is no list, or it lacks a column.
     """
     path = table(folder)
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError:
-        raise DataError(f"{path}: not there; give the folder with audio/ and meta/") from None
-    heading, _ = _fields(lines[0] if lines else b"")
-    missing = [name for name in COLUMNS if name not in heading]
-    if missing:
-        raise DataError(f"{path}:1: has no column {', '.join(missing)}; restore the file")
     clips: list[Clip] = []
     faults: list[str] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
-        fields, fault = _fields(line)
-        if not fault and len(fields) != len(heading):
-            fault = (
-                f"has {len(fields)} fields, the heading has {len(heading)}; "
-                "put a value with a comma between quotes"
-            )
-        if not fault:
-            row = dict(zip(heading, (field.strip() for field in fields), strict=True))
-            fault = _fault(folder, row, seen)
+    for number, row, fault in lines(path, COLUMNS, "give the folder with audio/ and meta/"):
+        fault = fault or _fault(folder, row, seen)
         if fault:
             faults.append(f"{path}:{number}: {fault}")
             continue
@@ -70,22 +51,9 @@ def read(folder: Path) -> tuple[list[Clip], list[str]]:
     return clips, faults
 
 
-def _fields(line: bytes) -> tuple[list[str], str]:
-    """The fields of a line, or why there are none."""
-    try:
-        return next(csv.reader([line.decode("utf-8")], strict=True), []), ""
-    except UnicodeDecodeError:
-        return [], "is not UTF-8; save the file as UTF-8"
-    except csv.Error as error:
-        return [], f"is not comma-separated ({error}); restore the line"
-
-
 def _fault(folder: Path, row: dict[str, str], seen: dict[str, int]) -> str:
     """What is wrong with a line, an empty string if nothing; `seen` are the clips before it."""
-    empty = [name for name in COLUMNS if not row[name]]
     name = row["filename"]
-    if empty:
-        return f"has no {empty[0]}; restore the line"
     if row["fold"] not in FOLDS:
         return f"fold {row['fold']} is none of 1 to 5; restore the line"
     if Path(name).name != name or len(name.split()) != 1:

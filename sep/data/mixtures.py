@@ -77,6 +77,7 @@ def draw(
     images: dict[str, list[str]] | None = None,
     recording_of: Callable[[str], str] = str,
     snr_db: float | None = None,
+    pairs: list[tuple[str, str]] | None = None,
 ) -> list[Mixture]:
     """Draw mixtures of two different labels, target labels uniformly (each once before again).
 
@@ -94,6 +95,7 @@ def draw(
         recording_of: id to the recording it was cut from, so that a query is never the target's.
         snr_db: energy of the target over that of the interferer, exactly; None: their levels
             where they sound differ by up to 3 dB.
+        pairs: target and interferer of each mixture, where `count` is None.
 
     Raises:
         DataError: fewer than two labels, or no label with two recordings.
@@ -115,19 +117,23 @@ def draw(
         images = {
             label: [data.image[i] for i in ids if i in data.image] for label, ids in groups.items()
         }
-    chosen: list[tuple[str, str | None]] = []  # label, and the target unless that is drawn
-    if count is None:
-        chosen = [(label, id_) for label, ids in groups.items() for id_ in ids]
+    # label of the target, and target and interferer unless they are drawn
+    chosen: list[tuple[str, str | None, str | None]] = []
+    if pairs is not None:
+        chosen = [(data.label[target], target, other) for target, other in pairs]
+    elif count is None:
+        chosen = [(label, id_, None) for label, ids in groups.items() for id_ in ids]
     else:
         rng = random.Random(f"{seed}-targets")
         while len(chosen) < count:
-            chosen += [(label, None) for label in rng.sample(targets, len(targets))]
+            chosen += [(label, None, None) for label in rng.sample(targets, len(targets))]
     mixtures = []
-    for k, (label, given) in enumerate(chosen[:count]):
+    for k, (label, given, beside) in enumerate(chosen[:count]):
         rng = random.Random(f"{seed}-{k}")
         target = given or rng.choice(usable[label])
-        other_label = rng.choice([name for name in groups if name != label])
-        other = rng.choice(groups[other_label])
+        if beside is None:
+            beside = rng.choice(groups[rng.choice([name for name in groups if name != label])])
+        other, other_label = beside, data.label[beside]
         offsets, gains = _place(data, [target, other], segment, rng, snr_db)
         others = _others(queries[label], recording_of(target), recording_of)
         split, query = rng.choice(others) if others else (None, None)

@@ -57,6 +57,18 @@ def test_drawing_repeats_by_seed(dirs):
     assert mixtures.draw(dirs["test"], 8, 7, dirs) != mixtures.draw(dirs["test"], 8, 8, dirs)
 
 
+def test_given_pairs_are_mixed_in_their_order(dirs):
+    pairs = [
+        ("pig-test-1", "cat-test-0"),
+        ("cat-test-0", "owl-test-1"),
+        ("cat-test-0", "dog-test-1"),
+    ]
+    drawn = mixtures.draw(dirs["test"], None, 7, dirs, snr_db=0.0, pairs=pairs)
+    assert [(m.target, *m.interferers) for m in drawn] == pairs
+    assert (drawn[0].label, drawn[0].interferer_labels) == ("pig", ["cat"])
+    assert drawn[0].audio_query == "pig-test-0" and drawn[1].id == "mix0001"
+
+
 def test_levels_and_peak(dirs):
     for m in mixtures.draw(dirs["test"], 20, 1, dirs):
         sources = mixtures.render(m, dirs["test"])

@@ -40,10 +40,10 @@ def convert(job: tuple[Path, Path, bool]) -> list[tuple[str, float]] | str:
     """Clean one file and write it, trimmed or whole; a string says what is wrong with it."""
     path, wav, trim = job
     try:
-        data = path.read_bytes()
-        if data[:4] == b"RIFF" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        if clips.cut_off(path):
             return "is cut off; fetch it again"
-        return clips.write(wav, path.stem, clips.clean(*clips.decode(data), trim=trim))
+        wave, rate = clips.decode(path.read_bytes())
+        return clips.write(wav, path.stem, clips.clean(wave, rate, trim=trim))
     except (clips.ClipError, OSError) as error:
         return f"{error}; fetch it again or remove the line"
 

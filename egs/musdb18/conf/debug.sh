@@ -1,0 +1,12 @@
+# Tiny everything, to test the recipe.
+prepare_conf=(--valid-mixtures 4 --test-mixtures 8)
+align_conf=(--config-name align_debug)
+judge_conf=(--config-name judge_debug)
+embed_conf=()
+train_conf=(model=debug steps=4 batch=2 valid_every=2 valid_mixtures=2 sources=4)
+rl_conf=(rl=debug steps=2 valid_every=1 valid_mixtures=2 sources=4)
+control_conf=()
+separate_conf=(examples=2)
+score_conf=(check=0)
+songs_conf=()
+sisec_conf=()
