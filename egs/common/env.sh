@@ -60,7 +60,8 @@ sep_environment() {
   fi
   wanted=$(cat "$sep_root/setup.py" "$sep_root/pyproject.toml" "$sep_root/egs/common/constraints.txt" |
     cksum)
-  for marker in "$SEP_VENV/.sep-setup" "$SEP_VENV/.sep-setup-dev"; do
+  for marker in "$SEP_VENV/.sep-setup" "$SEP_VENV/.sep-setup-dev" \
+    ${extra:+"$SEP_VENV/.sep-setup-$extra"}; do
     [ -n "$extra" ] && [ "$marker" = "$SEP_VENV/.sep-setup" ] && continue
     [ "$(cat "$marker" 2>/dev/null)" = "$sep_root $wanted" ] && break
     marker=

@@ -1,9 +1,9 @@
 """ESC-50 in the layout of its repository: `audio/*.wav` and `meta/esc50.csv`."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from sep.data import rows
 from sep.errors import DataError
 
 COLUMNS = ("filename", "fold", "category", "src_file")  # those that are read
@@ -41,7 +41,7 @@ def read(folder: Path) -> tuple[list[Clip], list[str]]:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError:
         raise DataError(f"{path}: not there; give the folder with audio/ and meta/") from None
-    heading, _ = _fields(lines[0] if lines else b"")
+    heading, _ = rows.fields(lines[0] if lines else b"")
     missing = [name for name in COLUMNS if name not in heading]
     if missing:
         raise DataError(f"{path}:1: has no column {', '.join(missing)}; restore the file")
@@ -51,7 +51,7 @@ def read(folder: Path) -> tuple[list[Clip], list[str]]:
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
-        fields, fault = _fields(line)
+        fields, fault = rows.fields(line)
         if not fault and len(fields) != len(heading):
             fault = (
                 f"has {len(fields)} fields, the heading has {len(heading)}; "
@@ -68,16 +68,6 @@ def read(folder: Path) -> tuple[list[Clip], list[str]]:
         label = " ".join(row["category"].replace("_", " ").split())
         clips.append(Clip(file, label, row["src_file"], row["fold"], number))
     return clips, faults
-
-
-def _fields(line: bytes) -> tuple[list[str], str]:
-    """The fields of a line, or why there are none."""
-    try:
-        return next(csv.reader([line.decode("utf-8")], strict=True), []), ""
-    except UnicodeDecodeError:
-        return [], "is not UTF-8; save the file as UTF-8"
-    except csv.Error as error:
-        return [], f"is not comma-separated ({error}); restore the line"
 
 
 def _fault(folder: Path, row: dict[str, str], seen: dict[str, int]) -> str:
