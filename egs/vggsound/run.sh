@@ -28,11 +28,11 @@ separator, 5 fine-tuning by RL and its supervised control, 6 separate the test s
 Finished stages are skipped. With --stage N, stage N and the later ones run again and replace
 their results; an interrupted training goes on from what it saved."
 . ../common/parse_options.sh "$@"
-missing=()  # lists that stage 0 fetches
+lists=()  # those that stage 0 fetches
 for name in vggsound csv clean noise; do
   given=given_$name
   if [ -z "${!given:-}" ]; then
-    [ "$name" = vggsound ] || missing+=("$(basename "${!name}")")
+    [ "$name" = vggsound ] || lists+=("$(basename "${!name}")")
   elif [ -n "${!name}" ]; then
     printf -v "$name" %s "$(cd "$OLDPWD" && realpath -- "${!name}")"
   fi
@@ -59,9 +59,9 @@ prepare() {
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
-key="lists=${missing[*]}"
-[ ${#missing[@]} = 0 ] ||
-  run_stage 0 "download the lists" "downloads/.done" "" python local/download.py "${missing[@]}"
+key="lists=${lists[*]}"
+[ ${#lists[@]} = 0 ] ||
+  run_stage 0 "download the lists" "$done/0" "" python local/download.py "${lists[@]}"
 key="vggsound=$vggsound csv=$csv clean=$clean noise=$noise per_class=$per_class"
 run_stage 1 "prepare data" "$data/.done" "" prepare
 key="model=$model rl=$rl seed=$seed $key size=$size"

@@ -42,16 +42,24 @@ class Collection:
         for new in ("wav", "images"):
             (data / new).mkdir(parents=True)
 
-    def want(self, split: str, label: str, at: str, found: bool, where: Path) -> None:
-        """Count a clip of a split; `at` is its place in the list, as `file:line: name`."""
-        self._counts[split, label, "wanted"] += 1
-        if found:
-            self._counts[split, label, "found"] += 1
-        else:
-            self.faults.append(f"{at}: is not in {where}; fetch it or go without")
+    def take(
+        self, split: str, label: str, text: str, at: str, made: Made | None, where: Path
+    ) -> None:
+        """Take the clips of a listed recording, and what was wrong with it.
 
-    def add(self, made: Made, split: str, text: str, label: str, at: str) -> None:
-        """Take the clips of a recording, and what was wrong with it."""
+        Args:
+            split: of the clips.
+            label: their class.
+            text: their caption.
+            at: place in the list, as `file:line: name`.
+            made: the clips, None where the recording was not found.
+            where: that was.
+        """
+        self._counts[split, label, "wanted"] += 1
+        if made is None:
+            self.faults.append(f"{at}: is not in {where}; fetch it or go without")
+            return
+        self._counts[split, label, "found"] += 1
         for what in (made.fault, made.note):
             if what:
                 self.faults.append(f"{at}: {what}")

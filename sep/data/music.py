@@ -14,10 +14,11 @@ _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
 @dataclass(frozen=True)
 class Video:
-    """A listed solo; `label` is its instrument in words, `line` its line in the list."""
+    """A listed solo: its id, its instrument in words, and where it is listed."""
 
     name: str
     label: str
+    list: Path
     line: int
 
 
@@ -70,7 +71,7 @@ def read(path: Path) -> tuple[list[Video], list[str]]:
                     "remove one line"
                 )
                 continue
-            videos[name] = Video(name, label_of(instrument), line)
+            videos[name] = Video(name, label_of(instrument), path, line)
     if not videos:
         raise DataError(f"{path}: lists no video; fetch it again")
     return list(videos.values()), faults

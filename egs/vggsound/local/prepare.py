@@ -104,9 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         if split:
             at = f"{table}:{clip.line}: {clip.name}"
             one = made.get(clip.name)
-            collection.want(split, clip.label, at, one is not None, arguments.vggsound)
-            if one is not None:
-                collection.add(one, split, clip.label, clip.label, at)
+            collection.take(split, clip.label, clip.label, at, one, arguments.vggsound)
     dirs = collection.write()
     write_mixtures(arguments, fixed, dirs)
 
