@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 import soundfile
-from tiny_videos import call, frames, prepare, recipe, sound, video
+from tiny_videos import call, ffmpeg, frames, prepare, recipe, sound, video
 
 from sep import container
 from sep.data import mixtures, music
@@ -96,3 +96,82 @@ def test_solos_with_clips_of_vggsound_run_to_scores_and_other_models_can_be_test
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     borrowed = main.with_name("borrowed")
     assert (borrowed / "rl").resolve() == main / "rl" and (borrowed / "queries").is_dir()
+
+
+def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
+    root, table = original / "MUSIC solo", original / "solos.json"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    first = lines.index(f'            "{solo(1, 0)}",')
+    lines[first + 1] = f'            "{solo(0, 0)}",'  # of another instrument, too
+    lines[first + 2] = '            "short",'
+    table.write_text("\n".join(lines), encoding="utf-8")
+    lone, cut, mute = (root / f"acoustic_guitar/{solo(0, 0)}.mp4", root / f"{solo(0, 1)}.mp4",
+                       root / f"柳琴/{solo(2, 0)}.mp4")  # fmt: skip
+    lone.with_suffix(".mp4.part").write_bytes(lone.read_bytes()[:999])
+    cut.write_bytes(cut.read_bytes()[:-3000])
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=5:duration=1", mute)
+    (root / f"{solo(0, 2)}.wav").unlink()
+    for picture in (root / f"frames/erhu/{solo(1, 3)}.mp4").iterdir():
+        picture.unlink()
+    (root / f"frames/柳琴/{solo(2, 3)}.mp4/000001.jpg").write_bytes(b"no picture")
+    before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
+    done = prepare("music", *options(original)[:4], "--data", original / "data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    number = {solo(k, t): lines.index(f'            "{solo(k, t)}"{"," * (t < 4)}') + 1
+              for k, t in ((0, 1), (0, 2), (2, 0), (1, 3), (2, 3))}  # fmt: skip
+    at = {name: f"{table}:{line}: {name}: " for name, line in number.items()}
+    expected = [
+        f"{table}:{first + 2}: {solo(0, 0)} is in line 5, too, as acoustic guitar",
+        f"{table}:{first + 3}: 'short' is no YouTube id",
+        f"{lone}.part: is an unfinished download",
+        f"{at[solo(0, 1)]}{cut}: is cut off",
+        f"{at[solo(0, 2)]}is not in {root}",
+        f"{at[solo(2, 0)]}{mute}: has no sound track",
+        f"{at[solo(1, 3)]}{root}/frames/erhu/{solo(1, 3)}.mp4: has no frames",
+        f"{at[solo(2, 3)]}{root}/frames/柳琴/{solo(2, 3)}.mp4/000001.jpg: not a readable picture",
+    ]
+    faults = (original / "data/faults.txt").read_text(encoding="utf-8").splitlines()
+    assert len(faults) == len(expected)
+    for what in expected:
+        assert any(fault.startswith(what) for fault in faults), (what, faults)
+        assert what in done.stdout
+    used = {
+        id_ for name in ("train", "valid", "test") for id_ in DataDir(original / "data" / name).ids
+    }
+    assert used == {solo(0, 0), solo(0, 3), solo(0, 4), *(solo(1, t) for t in (0, 3, 4)),
+                    *(solo(2, t) for t in (1, 2, 3, 4))}  # fmt: skip
+    assert sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*")) == before
+
+
+def test_it_stops_in_one_line_where_nothing_can_be_used(original, tmp_path):
+    data, table = tmp_path / "data", original / "solos.json"
+    (tmp_path / "empty").mkdir()
+    done = prepare("music", "--music", tmp_path / "empty", "--list", table, "--data", data)
+    assert done.returncode == 1 and done.stdout.count("fetch it or go without") == 15
+    assert done.stderr.count("\n") == 1 and "train: 0 usable classes" in done.stderr
+
+
+def test_a_list_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "list.json"
+    for text, what in (
+        ('{"videos": {\n"erhu": ["a', r"list\.json:2: is not JSON"),
+        ('{"erhu": []}', 'has no "videos"'),
+        ('{"videos": {"erhu": []}}', "lists no video"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=what):
+            music.read(path)
+
+
+def test_the_middle_of_a_test_solo_is_kept_at_its_level(original):
+    sound(original / "MUSIC solo" / f"{solo(0, 1)}.wav", 300.0, 0, 9.0)  # before the video's sound
+    (original / "test.csv").write_text(
+        f"a/{solo(0, 1)}.wav,x,6,erhu\nb/{solo(1, 2)}.wav,x,3,erhu\n"
+    )
+    prepare("music", *options(original), "--data", original / "data")
+    made, _ = soundfile.read(original / f"data/wav/{solo(0, 1)}.wav")
+    whole, rate = soundfile.read(original / "MUSIC solo" / f"{solo(0, 1)}.wav")
+    begin = round((2.5 - 32_767 / 16_000) * rate)  # frame 3 of 6 is from 2 s to 3 s
+    part = whole[begin : begin + round(65_535 / 16_000 * rate)]
+    assert len(made) == mixtures.SEGMENT
+    assert made.std() == pytest.approx(part.std(), rel=0.01)

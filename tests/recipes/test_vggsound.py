@@ -1,16 +1,21 @@
 """vggsound on a tiny tree laid out like its mirrors: all stages, the fixed list, every fault."""
 
 import csv
+import io
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 import soundfile
+import tiny_videos
 import torch
-from tiny_videos import call, recipe, sound, video
+from tiny_videos import call, prepare, recipe, sound, video
 
 from sep import container
-from sep.data import mixtures, protocol, vggsound
+from sep.data import mirror, mixtures, protocol, vggsound
 from sep.data.kaldi import DataDir
 from sep.errors import AudioFileError
 
@@ -136,3 +141,90 @@ def test_the_draw_is_that_of_the_published_evaluation():
 def replace_label(other: protocol.Listed, name: str) -> protocol.Listed:
     """The line with the targets' label if it has this name."""
     return protocol.Listed(other.name, "music", None, other.line) if other.name == name else other
+
+
+def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
+    table, root = original / "vggsound.csv", original / "vgg sound"
+    clean, twice = original / "clean.csv", clip_name(0, 4)
+    lines = table.read_bytes().splitlines()
+    lines[0] = lines[0].rsplit(b",", 1)[0]
+    lines[1] = lines[1].replace(b"dog", b"dog, loudly")
+    lines[2] = lines[2].replace(b",60,", b",a minute,")
+    lines[7] = lines[6]
+    lines[8] = lines[8].replace(b"parade", b"parad\xe9")
+    lines[12] = b"short" + lines[12]
+    lines[13] = lines[13].replace(b"train", b"both")
+    lines[14] = lines[14].replace("çöp kamyonu".encode(), b"")
+    table.write_bytes(b"\n".join(lines))
+    with clean.open("a") as file:
+        file.write(f"a/{twice}.wav,b,4,dog barking\nAAAAAAAAAAA\nwhat,is,4,this\n")
+    tar = root / "part_1.tar.gz"
+    tar.write_bytes(tar.read_bytes()[:-20_000])
+    before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
+    done = prepare("vggsound", *options(original), "--data", original / "data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    faults = (original / "data/faults.txt").read_text(encoding="utf-8").splitlines()
+    found = {fault.split(": ")[0]: fault for fault in faults}
+    for at, what in {
+        f"{table}:1": "has 3 columns", f"{table}:2": "has 5 columns",
+        f"{table}:3": "'a minute' is no start", f"{table}:8": "_000000 is in line 7, too",
+        f"{table}:9": "is not UTF-8", f"{table}:13": "is no YouTube id",
+        f"{table}:14": "split 'both'", f"{table}:15": "has no label",
+        f"{clean}:7": f"{twice} is in line 1, too", f"{clean}:8": "is not in vggsound.csv",
+        f"{clean}:9": "'what' is no YouTube id", f"{tar}": "is damaged or cut off",
+    }.items():  # fmt: skip
+        assert what in found[at], (at, faults)
+    assert "lines are faulty" in done.stdout
+    assert {"dog barking"} <= set(DataDir(original / "data/train").label.values())
+    assert sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*")) == before
+
+
+def test_it_stops_in_one_line_where_nothing_can_be_used(original, tmp_path):
+    arguments = options(original)
+    (tmp_path / "empty").mkdir()
+    arguments[1] = str(tmp_path / "empty")
+    done = prepare("vggsound", *arguments, "--data", tmp_path / "data")
+    assert done.returncode == 1 and done.stdout.count("fetch it or go without") == 18
+    assert done.stderr.count("\n") == 1 and "train: 0 usable classes" in done.stderr
+
+
+def test_files_are_known_by_the_names_that_mirrors_give_them():
+    name = "a-b_c123456"
+    for stem in ("_000030", "_30", "_30_40", "_30000_40000"):
+        assert vggsound.name_of(name + stem) == f"{name}_000030"
+    assert vggsound.name_of(name) == name
+    assert vggsound.name_of("readme") is None and vggsound.name_of(f"{name}.f137") is None
+    names = vggsound.Names([f"{name}_000030", "twice______000001"[:11] + "_000001", "bare_______"])
+    assert names(name) == f"{name}_000030" and names(f"{name}_000040") is None
+    assert names("bare________000007") == "bare_______"
+
+
+def test_only_the_wanted_clips_of_a_tar_are_written_and_its_rest_is_not_read(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("../out_of_here", "x/AAAAAAAAAAA_1", "BBBBBBBBBBB_000002", "CCCCCCCCCCC_3"):
+            member = tarfile.TarInfo(f"{name}.mp4")
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"clip"))
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.truncate(3 * 1024 + 700)  # the last clip is cut, which nobody asks for
+    into, faults = tmp_path / "into", []
+    into.mkdir()
+    wanted = {"AAAAAAAAAAA_000001", "BBBBBBBBBBB_000002"}
+    found = dict(mirror.unpack(tmp_path / "a.tar", wanted, vggsound.name_of, into, faults))
+    assert not wanted and not faults
+    assert {path.name for path in into.iterdir()} == {f"{name}.mp4" for name in found}
+    assert {path.read_bytes() for path in found.values()} == {b"clip"}
+
+
+def test_lists_that_cannot_be_fetched_are_named_with_where_to_put_them(tmp_path):
+    program = [sys.executable, tiny_videos.ROOT / "egs/vggsound/local/download.py"]
+    (tmp_path / "vggsound.csv").write_text("AAAAAAAAAAA,1,dog,test\n")
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9"}  # nothing listens there
+    done = subprocess.run(
+        [*program, "--into", tmp_path], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/vggsound.csv: is there" in done.stdout
+    assert f"put that file at {tmp_path}/test-good.csv, or give --clean FILE" in done.stdout
+    assert f"put that file at {tmp_path}/test-no-music.csv, or give --noise FILE" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["vggsound.csv"]
