@@ -5,10 +5,10 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sep.data import kaldi
+from sep.data import kaldi, mixtures, protocol
 from sep.data.extract import Made
 from sep.data.mixtures import SPLITS
 from sep.errors import DataError
@@ -70,15 +70,16 @@ class Collection:
             wav = str(self.data / "wav" / f"{id_}.wav")
             self.entries[split].append(kaldi.Entry(id_, wav, text, label, seconds, image))
 
-    def write(self) -> dict[str, kaldi.DataDir]:
-        """Print and write the reports, then the data directories, which are returned by split.
+    def write(self) -> None:
+        """Print and write the reports, then write the data directories.
 
         Raises:
             DataError: train or test has fewer than two classes.
         """
         self._report()
         if len({entry.label for entry in self.entries["valid"]}) < 2:
-            print("valid: fewer than two classes; training clips validate")
+            print("valid: fewer than two classes; its clips train, and training clips validate")
+            self.entries["train"] += self.entries["valid"]
             self.entries["valid"] = self.entries["train"]
         for split, found in self.entries.items():
             classes = len({entry.label for entry in found})
@@ -89,7 +90,35 @@ class Collection:
                 )
         for split, found in self.entries.items():
             kaldi.write(self.data / split, found)
-        return {split: kaldi.DataDir(self.data / split) for split in SPLITS}
+
+    def mix(
+        self, fixed: protocol.Fixed, title: str, count: int, recording_of: Callable[[str], str]
+    ) -> None:
+        """Write the mixtures of valid and test, and how much of the fixed list those of test are.
+
+        That is printed, and kept in `coverage.md` for the end of a run.
+
+        Args:
+            fixed: the list of the test.
+            title: what its mixtures are.
+            count: mixtures of valid, drawn by seed 0.
+            recording_of: id to the recording that a clip was cut from.
+
+        Raises:
+            DataError: not one of the list can be made.
+        """
+        dirs = {split: kaldi.DataDir(self.data / split) for split in SPLITS}
+        seen, test = {split: dirs[split] for split in ("valid", "train")}, dirs["test"]
+        drawn = mixtures.draw(dirs["valid"], count, 0, seen, recording_of=recording_of)
+        mixtures.save(self.data / "valid" / kaldi.MIXTURES, drawn)
+        drawn = protocol.mixtures(fixed, test, dirs, recording_of=recording_of)
+        text = protocol.coverage(title, fixed, test, len(drawn))
+        print(text)
+        if not drawn:
+            faults = self.data / "faults.txt"
+            raise DataError(f"{test.path}: no mixture can be made; {faults} says what is wrong")
+        mixtures.save(self.data / "test" / kaldi.MIXTURES, drawn)
+        _write(self.data / "coverage.md", f"\n{text}\n")
 
     def _report(self) -> None:
         """Every fault to faults.txt, the counts by class to classes.tsv, both in short here."""
@@ -113,18 +142,6 @@ class Collection:
                 f"{split}: found {found} of {wanted}, missing {wanted - found}; "
                 f"{used} usable, {pictures} with a picture"
             )
-
-
-def keep_coverage(data: Path, text: str, made: int) -> None:
-    """Print how much of a fixed list there is, and keep it as `coverage.md` for the end of a run.
-
-    Raises:
-        DataError: none of it.
-    """
-    print(text)
-    if not made:
-        raise DataError(f"{data / 'test'}: no mixture can be made; {data / 'faults.txt'} says why")
-    _write(data / "coverage.md", f"\n{text}\n")
 
 
 def _write(path: Path, text: str) -> None:

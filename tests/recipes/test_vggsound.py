@@ -1,23 +1,21 @@
 """vggsound on a tiny tree laid out like its mirrors: all stages, the fixed list, every fault."""
 
 import csv
+import http.server
 import io
-import os
-import subprocess
-import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
 import soundfile
-import tiny_videos
 import torch
-from tiny_videos import call, prepare, recipe, sound, video
+from tiny_videos import call, prepare, program, recipe, sound, video
 
 from sep import container
-from sep.data import mirror, mixtures, protocol, vggsound
+from sep.data import fetch, mirror, mixtures, protocol, vggsound
 from sep.data.kaldi import DataDir
-from sep.errors import AudioFileError
+from sep.errors import AudioFileError, DataError
 
 try:
     container.ffmpeg()
@@ -138,6 +136,46 @@ def test_the_draw_is_that_of_the_published_evaluation():
     assert protocol.fix(targets, same).pairs == [None] * 4
 
 
+def test_lists_are_read_as_they_are_published(tmp_path):
+    clipsep = "data/vggsound/audio/k/L/kLyY8uCoYUQ.wav,data/vggsound/preprocessed/k/L/kLyY8uCoYUQ"
+    omnisep = (
+        "/root/data/VGGSOUND/audio/-WfBpEg00XM_000437.wav,/root/data/frames/-WfBpEg00XM_000437"
+    )
+    lines = [f"{clipsep},12,vehicle horn car horn honking", f"{omnisep},11,people slurping"]
+    lines += ["F3AsQHJE5E0_000030,dog barking", "jd_CrB2OzbU_7"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    listed, faults = protocol.read(tmp_path / "list.csv", vggsound.name_of)
+    assert not faults
+    assert listed == [
+        protocol.Listed("kLyY8uCoYUQ", "vehicle horn car horn honking", 5.5, 1),
+        protocol.Listed("-WfBpEg00XM_000437", "people slurping", 4.5, 2),
+        protocol.Listed("F3AsQHJE5E0_000030", "dog barking", None, 3),
+        protocol.Listed("jd_CrB2OzbU_000007", "", None, 4),
+    ]
+    # the list without starts and the list of clips with them mean the same clip
+    names = vggsound.Names(["kLyY8uCoYUQ_000030"])
+    assert names(listed[0].name) == "kLyY8uCoYUQ_000030"
+
+
+def test_no_video_is_on_two_sides_and_what_is_there_comes_first():
+    choose = program("vggsound", "prepare").choose
+    listed = [
+        vggsound.Clip(f"video{k:06d}", start, label, "train", 0)
+        for label, start in (("dog", 1), ("cat", 2))
+        for k in range(20)
+    ]
+    everything = choose(listed, {"video000003"}, None, 0)
+    assert len(everything["valid"]) == 4
+    sides = [{clip.video for clip in everything[split]} for split in ("train", "valid")]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 19
+    there = {clip.name for clip in listed if clip.video > "video000009"}
+    few = choose(listed, set(), there, 3)
+    assert [clip.label for clip in few["train"]] == ["dog"] * 3 + ["cat"] * 3
+    assert {clip.name for clips in few.values() for clip in clips} <= there
+    again = choose(listed[::-1], set(), there, 3)
+    assert set(again["train"]) == set(few["train"])
+
+
 def replace_label(other: protocol.Listed, name: str) -> protocol.Listed:
     """The line with the targets' label if it has this name."""
     return protocol.Listed(other.name, "music", None, other.line) if other.name == name else other
@@ -157,7 +195,7 @@ def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
     lines[14] = lines[14].replace("çöp kamyonu".encode(), b"")
     table.write_bytes(b"\n".join(lines))
     with clean.open("a") as file:
-        file.write(f"a/{twice}.wav,b,4,dog barking\nAAAAAAAAAAA\nwhat,is,4,this\n")
+        file.write(f"a/{twice}_000120.wav,b,4,dog barking\nAAAAAAAAAAA\nwhat,is,4,this\n")
     tar = root / "part_1.tar.gz"
     tar.write_bytes(tar.read_bytes()[:-20_000])
     before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
@@ -170,7 +208,7 @@ def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
         f"{table}:3": "'a minute' is no start", f"{table}:8": "_000000 is in line 7, too",
         f"{table}:9": "is not UTF-8", f"{table}:13": "is no YouTube id",
         f"{table}:14": "split 'both'", f"{table}:15": "has no label",
-        f"{clean}:7": f"{twice} is in line 1, too", f"{clean}:8": "is not in vggsound.csv",
+        f"{clean}:7": f"{twice}_000120 is in line 1, too", f"{clean}:8": "is not in vggsound.csv",
         f"{clean}:9": "'what' is no YouTube id", f"{tar}": "is damaged or cut off",
     }.items():  # fmt: skip
         assert what in found[at], (at, faults)
@@ -185,7 +223,7 @@ def test_it_stops_in_one_line_where_nothing_can_be_used(original, tmp_path):
     arguments[1] = str(tmp_path / "empty")
     done = prepare("vggsound", *arguments, "--data", tmp_path / "data")
     assert done.returncode == 1 and done.stdout.count("fetch it or go without") == 18
-    assert done.stderr.count("\n") == 1 and "train: 0 usable classes" in done.stderr
+    assert done.stderr.count("\n") == 1 and "test: 0 usable classes" in done.stderr
 
 
 def test_files_are_known_by_the_names_that_mirrors_give_them():
@@ -216,15 +254,47 @@ def test_only_the_wanted_clips_of_a_tar_are_written_and_its_rest_is_not_read(tmp
     assert {path.read_bytes() for path in found.values()} == {b"clip"}
 
 
-def test_lists_that_cannot_be_fetched_are_named_with_where_to_put_them(tmp_path):
-    program = [sys.executable, tiny_videos.ROOT / "egs/vggsound/local/download.py"]
+def test_lists_that_cannot_be_fetched_are_named_with_where_to_put_them(
+    tmp_path, monkeypatch, capsys
+):
+    download = program("vggsound", "download")
     (tmp_path / "vggsound.csv").write_text("AAAAAAAAAAA,1,dog,test\n")
-    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9"}  # nothing listens there
-    done = subprocess.run(
-        [*program, "--into", tmp_path], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert f"{tmp_path}/vggsound.csv: is there" in done.stdout
-    assert f"put that file at {tmp_path}/test-good.csv, or give --clean FILE" in done.stdout
-    assert f"put that file at {tmp_path}/test-no-music.csv, or give --noise FILE" in done.stdout
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(DataError, match="2 of 3 lists could not be fetched"):
+        download.run(tmp_path, list(download.WHERE))
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/vggsound.csv: is there" in said
+    assert f"put that file at {tmp_path}/test-good.csv, or give --clean FILE" in said
+    assert f"put that file at {tmp_path}/test-no-music.csv, or give --noise FILE" in said
     assert [path.name for path in tmp_path.iterdir()] == ["vggsound.csv"]
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers every address with the same text."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"AAAAAAAAAAA_000030\n" if "list" in self.path else b"<p>log in first</p>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_fetched_page_that_is_no_list_is_not_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("no_proxy", "*")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    wanted = [
+        fetch.Source(tmp_path / "good.csv", f"{url}/list", "--clean"),
+        fetch.Source(tmp_path / "bad.csv", f"{url}/other", "--noise"),
+    ]
+    try:
+        with pytest.raises(DataError, match="1 of 2 lists"):
+            fetch.lists(wanted, lambda path: protocol.read(path, vggsound.name_of))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "<p>log in first</p>' is no YouTube id" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["good.csv"]

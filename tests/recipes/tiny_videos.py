@@ -1,10 +1,15 @@
 """Short real videos for tests of recipes: a moving picture and a sound of its own, and the call."""
 
+import importlib.util
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import soundfile
@@ -76,9 +81,25 @@ def call(home: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def prepare(name: str, *arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run only the preparation of a recipe."""
-    command = [sys.executable, ROOT / "egs" / name / "local" / "prepare.py"]
-    return subprocess.run(
-        [*command, "--valid-mixtures", "2", *arguments], capture_output=True, text=True, check=False
-    )
+def program(name: str, stage: str) -> ModuleType:
+    """A program in `local` of a recipe as a module; other recipes have some of the same name."""
+    path = ROOT / "egs" / name / "local" / f"{stage}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_{stage}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(name: str, *arguments: str | Path) -> SimpleNamespace:
+    """Run the preparation of a recipe alone; returns what a finished process has."""
+    words = ["prepare.py", "--valid-mixtures", "2", *map(str, arguments)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err)
+    ):  # fmt: skip
+        try:
+            program(name, "prepare").main()
+        except SystemExit as end:
+            code = 1
+            print(end, file=err)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())

@@ -14,8 +14,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from sep.data import kaldi, mirror, mixtures, music, protocol, vggsound
-from sep.data.collection import Collection, by_hash, keep_coverage
+from sep.data import mirror, mixtures, music, protocol, vggsound
+from sep.data.collection import Collection, by_hash
 from sep.data.extract import Job, extract
 from sep.program import guarded
 
@@ -142,23 +142,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.vggsound:
         used = {line.name: line for line in noise if line.name in fixed.centres_s}
         add_noise(arguments, list(used.values()), collection)
-    write_mixtures(arguments, fixed, collection.write())
-
-
-def write_mixtures(
-    arguments: argparse.Namespace, fixed: protocol.Fixed, dirs: dict[str, kaldi.DataDir]
-) -> None:
-    """Draw the mixtures of valid, make those of test, and say how much of the list they are."""
-    seen, test = {part: dirs[part] for part in ("valid", "train")}, dirs["test"]
-    count = arguments.valid_mixtures
-    drawn = mixtures.draw(dirs["valid"], count, 0, seen, recording_of=video_of)
-    mixtures.save(dirs["valid"].path / kaldi.MIXTURES, drawn)
-    drawn = protocol.mixtures(fixed, test, dirs, recording_of=video_of)
-    mixtures.save(test.path / kaldi.MIXTURES, drawn)
-    targets = f"solos of {arguments.test.name}" if arguments.test else "a tenth of the solos"
-    others = f"clips of {arguments.noise.name}" if arguments.vggsound else "with each other"
-    title = f"Mixtures of {targets}, {others}"
-    keep_coverage(test.path.parent, protocol.coverage(title, fixed, test, len(drawn)), len(drawn))
+    collection.write()
+    solos = f"Solos of {arguments.test.name}" if arguments.test else "A tenth of the solos"
+    mates = f"with clips of {arguments.noise.name}" if arguments.vggsound else "with each other"
+    collection.mix(fixed, f"{solos}, mixed {mates}", arguments.valid_mixtures, video_of)
 
 
 def video_of(id_: str) -> str:

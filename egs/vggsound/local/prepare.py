@@ -13,8 +13,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from sep.data import kaldi, mirror, mixtures, protocol, vggsound
-from sep.data.collection import Collection, by_hash, keep_coverage
+from sep.data import mirror, mixtures, protocol, vggsound
+from sep.data.collection import Collection, by_hash
 from sep.data.extract import Job, extract
 from sep.program import guarded
 
@@ -105,24 +105,10 @@ def run(arguments: argparse.Namespace) -> None:
             at = f"{table}:{clip.line}: {clip.name}"
             one = made.get(clip.name)
             collection.take(split, clip.label, clip.label, at, one, arguments.vggsound)
-    dirs = collection.write()
-    write_mixtures(arguments, fixed, dirs)
-
-
-def write_mixtures(
-    arguments: argparse.Namespace, fixed: protocol.Fixed, dirs: dict[str, kaldi.DataDir]
-) -> None:
-    """Draw the mixtures of valid, make those of test, and say how much of the list they are."""
-    seen, test = {split: dirs[split] for split in ("valid", "train")}, dirs["test"]
-    count = arguments.valid_mixtures
-    drawn = mixtures.draw(dirs["valid"], count, 0, seen, recording_of=video_of)
-    mixtures.save(dirs["valid"].path / kaldi.MIXTURES, drawn)
-    drawn = protocol.mixtures(fixed, test, dirs, recording_of=video_of)
-    mixtures.save(test.path / kaldi.MIXTURES, drawn)
-    noise = (arguments.noise or arguments.clean).name
-    title = f"Targets of {arguments.clean.name}, interferers of {noise}"
-    text = protocol.coverage(title, fixed, test, len(drawn))
-    keep_coverage(test.path.parent, text, len(drawn))
+    collection.write()
+    title = f"Targets of {arguments.clean.name}, interferers of "
+    title += (arguments.noise or arguments.clean).name
+    collection.mix(fixed, title, arguments.valid_mixtures, video_of)
 
 
 def video_of(id_: str) -> str:
