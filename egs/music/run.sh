@@ -28,7 +28,7 @@ usage="Query-based separation on MUSIC, tested on MUSIC-clean+ as OmniSep and MA
 Stages: 0 download the lists, 1 prepare data, 2 align the encoder, 3 embed queries, 4 supervised
 separator, 5 fine-tuning by RL and its supervised control, 6 separate the test set, 7 score.
 Finished stages are skipped. With --stage N, stage N and the later ones run again and replace
-their results; an interrupted training goes on from what it saved."
+their results; an interrupted stage goes on from what it saved."
 . ../common/parse_options.sh "$@"
 lists=()  # those that stage 0 fetches
 for name in music list test vggsound noise trained; do
@@ -79,7 +79,7 @@ key="lists=${lists[*]}"
 [ ${#lists[@]} = 0 ] ||
   run_stage 0 "download the lists" "$done/0" "" python local/download.py "${lists[@]}"
 key="music=$music list=$list test=$test vggsound=$vggsound ${vggsound:+noise=$noise}"
-run_stage 1 "prepare data" "$data/.done" "" prepare
+run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
 key="model=$model rl=$rl seed=$seed trained=$trained $key size=$size"
 encoder_stages
 separator_stages

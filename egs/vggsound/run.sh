@@ -26,7 +26,7 @@ usage="Query-based separation on VGGSound, tested on VGGSound-clean+ as OmniSep 
 Stages: 0 download the lists, 1 prepare data, 2 align the encoder, 3 embed queries, 4 supervised
 separator, 5 fine-tuning by RL and its supervised control, 6 separate the test set, 7 score.
 Finished stages are skipped. With --stage N, stage N and the later ones run again and replace
-their results; an interrupted training goes on from what it saved."
+their results; an interrupted stage goes on from what it saved."
 . ../common/parse_options.sh "$@"
 lists=()  # those that stage 0 fetches
 for name in vggsound csv clean noise; do
@@ -63,7 +63,7 @@ key="lists=${lists[*]}"
 [ ${#lists[@]} = 0 ] ||
   run_stage 0 "download the lists" "$done/0" "" python local/download.py "${lists[@]}"
 key="vggsound=$vggsound csv=$csv clean=$clean noise=$noise per_class=$per_class"
-run_stage 1 "prepare data" "$data/.done" "" prepare
+run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
 key="model=$model rl=$rl seed=$seed $key size=$size"
 encoder_stages
 separator_stages

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sep.data import kaldi, mixtures, protocol
-from sep.data.extract import Made
+from sep.data.extract import JOURNAL, Made
 from sep.data.mixtures import SPLITS
 from sep.errors import DataError
 
@@ -25,6 +25,8 @@ def by_hash(names: Iterable[str]) -> list[str]:
 class Collection:
     """Clips and faults on their way to `data`, whose earlier contents go.
 
+    Only what the journal of an interrupted run has (`sep.data.extract`) stays.
+
     Args:
         data: gets `train`, `valid`, `test`, `wav`, `images`, and the reports `faults.txt` and
             `classes.tsv`; is absolute.
@@ -35,12 +37,13 @@ class Collection:
         self.entries: dict[str, list[kaldi.Entry]] = {split: [] for split in SPLITS}
         self.faults: list[str] = []
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        for old in (*SPLITS, "wav", "images"):
+        goes_on = (data / JOURNAL).is_file()
+        for old in SPLITS if goes_on else (*SPLITS, "wav", "images"):
             shutil.rmtree(data / old, ignore_errors=True)
         for old in ("faults.txt", "classes.tsv", "coverage.md"):
             (data / old).unlink(missing_ok=True)
         for new in ("wav", "images"):
-            (data / new).mkdir(parents=True)
+            (data / new).mkdir(parents=True, exist_ok=True)
 
     def take(
         self, split: str, label: str, text: str, at: str, made: Made | None, where: Path

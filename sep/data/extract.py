@@ -1,5 +1,6 @@
 """From recordings and videos to clips: 16 kHz WAV files, and a picture for each."""
 
+import json
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ from sep.errors import AudioFileError
 WHOLE_S = 20.0  # a file this long is no clip of 10 s but the video that it is to be cut from
 PICTURE_SIDE = 320  # pixels of the longer side, at most
 PROGRESS_S = 5
+JOURNAL = "made.jsonl"  # what is made, so that an interrupted run goes on
 UNKNOWN_BYTES = 0xFFFF_FFFF  # the size that a WAV file has in its header when it was streamed
 
 
@@ -47,6 +49,10 @@ class Job:
     origin: str = ""
     temporary: bool = False
 
+    def form(self) -> list[float | None]:
+        """What its files depend on beside the recording."""
+        return [self.start_s, self.samples, self.centre_s]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -59,49 +65,83 @@ class Made:
 
 
 def extract(
-    found: mirror.Mirror, wanted: dict[str, Job], name_of: Callable[[str], str | None], nj: int
+    data: Path,
+    found: mirror.Mirror,
+    wanted: dict[str, Job],
+    name_of: Callable[[str], str | None],
+    nj: int,
 ) -> dict[str, Made]:
     """Make the wanted clips of a mirror, the files of its folder first, then those of its tars.
 
     Args:
+        data: the folder of the jobs; what an interrupted run has made is taken from its journal.
         found: what `mirror.look` has found; damaged tars are added to its faults.
         wanted: jobs by name of the clip, whose place is filled in here.
         name_of: as for `mirror.look`.
         nj: processes.
 
     Returns:
-        what was made of each clip that was found, by name.
+        what was made of each clip that was found, by name of its job.
     """
-    folder = next(iter(wanted.values())).folder / ".unpacked" if wanted else Path()
+    journal, unpacked = data / JOURNAL, data / ".unpacked"
+    named = {job.name: job for job in wanted.values()}
+    made = earlier(journal, named)
 
     def jobs() -> Iterator[Job]:
-        left = set(wanted)
+        left = {name for name, job in wanted.items() if job.name not in made}
         for name in sorted(left & found.places.keys()):
             left.discard(name)
             yield replace(wanted[name], place=found.places[name])
         for tar in sorted(found.tars) if left else ():
             print(f"{tar}: reading", flush=True)
-            for name, file in mirror.unpack(tar, left, name_of, folder, found.faults):
+            for name, file in mirror.unpack(tar, left, name_of, unpacked, found.faults):
                 kind = "sound" if file.suffix in mirror.SOUNDS else "video"
                 origin = f"{tar}: {file.name}"
                 place = mirror.Place(**{kind: file})
                 yield replace(wanted[name], place=place, origin=origin, temporary=True)
 
-    made: dict[str, Made] = {}
-    if not wanted:
-        return made
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if made:
+        print(f"{len(made)} of {len(wanted)} recordings were read before")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir()
     spoke = time.monotonic()
     try:
         for one in make_all(jobs(), nj):
             made[one.name] = one
+            if one.clips:
+                note_down(journal, named[one.name], one)
             if time.monotonic() - spoke > PROGRESS_S:
                 spoke = time.monotonic()
                 print(f"{len(made)} of {len(wanted)} recordings read", flush=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
     return made
+
+
+def earlier(journal: Path, jobs: dict[str, Job]) -> dict[str, Made]:
+    """What the lines of a journal say was made of jobs, by their names.
+
+    A line counts where its job was the same and its files are there.
+    """
+    made: dict[str, Made] = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
+        try:
+            row = json.loads(line)
+            one = Made(row["name"], tuple(tuple(clip) for clip in row["clips"]), note=row["note"])
+        except (ValueError, KeyError, TypeError):  # such as the last line of a killed run
+            continue
+        job = jobs.get(one.name)
+        wavs = [journal.with_name("wav") / f"{id_}.wav" for id_, _, _ in one.clips]
+        if job and row.get("form") == job.form() and all(wav.is_file() for wav in wavs):
+            made[one.name] = one
+    return made
+
+
+def note_down(journal: Path, job: Job, made: Made) -> None:
+    """Add what was made of a job to a journal."""
+    row = {"name": made.name, "form": job.form(), "clips": made.clips, "note": made.note}
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def make_all(jobs: Iterable[Job], nj: int) -> Iterator[Made]:

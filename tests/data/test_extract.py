@@ -78,3 +78,17 @@ def test_the_files_of_a_clip_are_found_in_any_layout_and_the_first_of_two_is_use
     assert found.tars == [tmp_path / "c/t.tar.gz"]
     (fault,) = found.faults
     assert fault.startswith(f"{tmp_path}/b/X.flac: X is {tmp_path}/a/X.wav, too")
+
+
+def test_a_journal_counts_where_the_job_was_the_same_and_its_files_are_there(tmp_path):
+    (tmp_path / "wav").mkdir()
+    train, test = extract.Job("a", tmp_path), extract.Job("a", tmp_path, samples=100)
+    made = extract.Made("a", (("a-part1", 1.5, "a.jpg"), ("a-part2", 2.0, None)), note="blurred")
+    journal = tmp_path / "made.jsonl"
+    assert extract.earlier(journal, {"a": train}) == {}
+    extract.note_down(journal, train, made)
+    assert extract.earlier(journal, {"a": train}) == {}
+    for k in (1, 2):
+        (tmp_path / "wav" / f"a-part{k}.wav").write_bytes(b"sound")
+    assert extract.earlier(journal, {"a": train}) == {"a": made}
+    assert extract.earlier(journal, {"a": test}) == {}

@@ -144,6 +144,24 @@ def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
     assert sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*")) == before
 
 
+def test_an_interrupted_preparation_goes_on_with_what_is_left(original):
+    data, arguments = original / "data", options(original)[:4]
+    prepare("music", *arguments, "--data", data)
+    splits = ("train", "valid", "test")
+    tables = [(data / split / "wav.scp").read_text() for split in splits]
+    journal = data / "made.jsonl"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 15
+    journal.write_text("\n".join(lines[:14])[:-9])  # the run was killed in the middle of a line
+    lost = [json.loads(line)["name"] for line in lines[13:]]
+    times = {path.stem: path.stat().st_mtime_ns for path in (data / "wav").iterdir()}
+    done = prepare("music", *arguments, "--data", data)
+    assert done.returncode == 0 and "13 of 15 recordings were read before" in done.stdout
+    assert [(data / split / "wav.scp").read_text() for split in splits] == tables
+    for path in (data / "wav").iterdir():
+        assert (path.stat().st_mtime_ns > times[path.stem]) == (path.stem in lost)
+
+
 def test_it_stops_in_one_line_where_nothing_can_be_used(original, tmp_path):
     data, table = tmp_path / "data", original / "solos.json"
     (tmp_path / "empty").mkdir()

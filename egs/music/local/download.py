@@ -35,7 +35,7 @@ def check(path: Path) -> None:
 
 def run(into: Path, names: list[str]) -> None:
     """Fetch what is missing of the lists `names`."""
-    lists([Source(into / name, *WHERE[name]) for name in names], check)
+    lists([Source(into.resolve() / name, *WHERE[name]) for name in names], check)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def add_noise(
         )
     names = vggsound.Names(wanted)
     found = mirror.look(arguments.vggsound.resolve(), names)
-    made = extract(found, wanted, names, arguments.nj)
+    made = extract(collection.data, found, wanted, names, arguments.nj)
     collection.faults += found.faults
     for line in noise:
         at = f"{arguments.noise}:{line.line}: {line.name.removeprefix(NOISE)}"
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name, part in division.items()
     }
     found = mirror.look(arguments.music.resolve(), lambda stem: stem if stem in videos else None)
-    made = extract(found, wanted, music_id, arguments.nj)
+    made = extract(collection.data, found, wanted, music_id, arguments.nj)
     collection.faults += [*faults, *found.faults]
     for video in videos.values():
         at = f"{video.list}:{video.line}: {video.name}"

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for name, split in split_of.items()
     }
-    made = extract(found, wanted, names, arguments.nj)
+    made = extract(collection.data, found, wanted, names, arguments.nj)
     collection.faults += [*faults, *found.faults]
     for clip in listed:
         split = split_of.get(clip.name)
