@@ -93,13 +93,13 @@ def blocks(path: str | Path, start: int, count: int, size: int) -> Iterator[np.n
             left -= len(block) // frame
 
 
-def samples(path: str | Path) -> tuple[np.ndarray, int]:
-    """Decode the whole first sound track at once: float32 samples (N, C) and the rate in Hz.
+def samples(path: str | Path, longest_s: float | None = None) -> tuple[np.ndarray, int]:
+    """Decode the first sound track at once, up to `longest_s`: float32 (N, C) and the rate in Hz.
 
     Raises:
         AudioFileError: as in `blocks`.
     """
-    with _decoded(path) as (pipe, rate, channels):
+    with _decoded(path, longest_s) as (pipe, rate, channels):
         data = pipe.read()
     whole = np.frombuffer(data[: len(data) // (4 * channels) * (4 * channels)], ">f4")
     return whole.astype(np.float32).reshape(-1, channels), rate

@@ -15,7 +15,7 @@ from sep import container
 from sep.data import clips, mirror
 from sep.data.kaldi import SAMPLE_RATE
 from sep.data.vggsound import CLIP_S
-from sep.errors import AudioFileError
+from sep.errors import AudioFileError, SepError
 
 WHOLE_S = 20.0  # a file this long is no clip of 10 s but the video that it is to be cut from
 PICTURE_SIDE = 320  # pixels of the longer side, at most
@@ -163,7 +163,8 @@ def make(job: Job) -> Made:
     if source is None:
         return Made(job.name, fault=f"{place.frames}: has frames but no sound; add its recording")
     try:
-        wave, rate = decode(source)
+        longest_s = None if job.start_s is None else max(WHOLE_S + 1, job.start_s + CLIP_S)
+        wave, rate = decode(source, longest_s)
         begin = 0
         if job.start_s is not None and len(wave) > WHOLE_S * rate:
             begin = round(job.start_s * rate)
@@ -193,8 +194,12 @@ def make(job: Job) -> Made:
             source.unlink(missing_ok=True)
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
+def decode(path: Path, longest_s: float | None = None) -> tuple[np.ndarray, int]:
     """Float32 samples (N, C) and the rate in Hz of a recording or the sound of a video.
+
+    Args:
+        path: the file.
+        longest_s: videos are not decoded beyond.
 
     Raises:
         ClipError, AudioFileError, OSError: not readable, cut off, or without sound.
@@ -202,7 +207,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     if cut_off(path):
         raise clips.ClipError("is cut off; fetch it again")
     if container.claims(path):
-        wave, rate = container.samples(path)
+        wave, rate = container.samples(path, longest_s)
         if not len(wave):
             raise clips.ClipError("has no samples")
         return wave, rate
@@ -290,5 +295,8 @@ def picture(
     image = image.convert("RGB")
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     path = job.folder / "images" / f"{id_}.jpg"
-    image.save(path, quality=90)
+    try:
+        image.save(path, quality=90)
+    except OSError:
+        raise SepError(f"{path}: cannot be written; is the disk full?") from None
     return str(path), ""
