@@ -82,7 +82,12 @@ def extract(
 
     Returns:
         what was made of each clip that was found, by name of its job.
+
+    Raises:
+        AudioFileError: there are videos, but no ffmpeg.
     """
+    if any(place.video for place in found.places.values()):
+        container.ffmpeg()
     journal, unpacked = data / JOURNAL, data / ".unpacked"
     named = {job.name: job for job in wanted.values()}
     made = earlier(journal, named)

@@ -1,12 +1,16 @@
 """Clips out of recordings: which part, at what level, and what is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
 
+from sep import container
 from sep.data import extract, mirror
 from sep.data.clips import ClipError
 from sep.data.kaldi import SAMPLE_RATE
+from sep.errors import AudioFileError
 
 
 def test_a_segment_is_cut_around_its_centre_without_a_change_of_level():
@@ -92,3 +96,11 @@ def test_a_journal_counts_where_the_job_was_the_same_and_its_files_are_there(tmp
         (tmp_path / "wav" / f"a-part{k}.wav").write_bytes(b"sound")
     assert extract.earlier(journal, {"a": train}) == {"a": made}
     assert extract.earlier(journal, {"a": test}) == {}
+
+
+def test_videos_without_ffmpeg_are_refused_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(container, "which", lambda name: None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    found = mirror.Mirror(places={"a": mirror.Place(video=tmp_path / "a.mp4")})
+    with pytest.raises(AudioFileError, match=r"ffmpeg is needed .*pip install"):
+        extract.extract(tmp_path, found, {"a": extract.Job("a", tmp_path)}, str, 1)
