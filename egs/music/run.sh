@@ -75,9 +75,10 @@ if [ -n "$trained" ]; then  # what stages 2, 4 and 5 do then
   train() { borrow; }
 fi
 
-key="lists=${lists[*]}"
+key=lists
 [ ${#lists[@]} = 0 ] ||
-  run_stage 0 "download the lists" "$done/0" "" python local/download.py "${lists[@]}"
+  run_stage 0 "download the lists" "$done/0$(printf +%s "${lists[@]}")" "" \
+    python local/download.py "${lists[@]}"
 key="music=$music list=$list test=$test vggsound=$vggsound ${vggsound:+noise=$noise}"
 run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
 key="model=$model rl=$rl seed=$seed trained=$trained $key size=$size"

@@ -59,9 +59,10 @@ prepare() {
   python -m sep.data.kaldi "$data"/{train,valid,test}
 }
 
-key="lists=${lists[*]}"
+key=lists
 [ ${#lists[@]} = 0 ] ||
-  run_stage 0 "download the lists" "$done/0" "" python local/download.py "${lists[@]}"
+  run_stage 0 "download the lists" "$done/0$(printf +%s "${lists[@]}")" "" \
+    python local/download.py "${lists[@]}"
 key="vggsound=$vggsound csv=$csv clean=$clean noise=$noise per_class=$per_class"
 run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
 key="model=$model rl=$rl seed=$seed $key size=$size"

@@ -53,11 +53,11 @@ def read(path: Path, name_of: Callable[[str], str | None]) -> tuple[list[Listed]
         name = name_of(file.stem if len(fields) > 2 else file.name) or ""
         if not fault and not name:
             fault = f"{fields[0]!r} is no YouTube id; restore the line"
-        if not fault and name in seen:
-            fault = f"{name} is in line {seen[name]}, too; remove one line"
         if fault:
             faults.append(f"{path}:{number}: {fault}")
             name = ""
+        elif name in seen:  # which changes the draw of the others, if it is removed
+            faults.append(f"{path}:{number}: {name} is in line {seen[name]}, too; both count")
         seen.setdefault(name, number)
         label = " ".join(fields[-1].replace("_", " ").split()) if len(fields) in (2, 4) else ""
         centre = None
