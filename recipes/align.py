@@ -34,6 +34,8 @@ from sep.data.kaldi import DataDir
 from sep.device import resolve
 from sep.program import guarded, say
 
+AT_ONCE = 128  # pictures that are in memory together, each with its views
+
 
 def build(settings: dict[str, Any], device: torch.device) -> Alignable:
     """The encoder to start from; weights that are given fix its geometry."""
@@ -72,14 +74,18 @@ def picture_features(
     pairs = [(path, label) for path, label in pairs if label in classes]
     if not pairs:
         return None
-    pictures, index = [], []
-    for path, label in pairs:
-        made = [open_image(path)]
-        if views:
-            made += [ImageOps.mirror(made[0]), *_cuts(made[0])]
-        pictures += made
-        index += [classes.index(label)] * len(made)
-    return encoder.image_features(pictures), torch.tensor(index, device=encoder.device)
+    parts, index = [], []
+    for start in range(0, len(pairs), AT_ONCE):
+        pictures = []
+        for path, label in pairs[start : start + AT_ONCE]:
+            made = [open_image(path)]
+            if views:
+                made += [ImageOps.mirror(made[0]), *_cuts(made[0])]
+            pictures += made
+            index += [classes.index(label)] * len(made)
+        parts.append(encoder.image_features(pictures))
+    features = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    return features, torch.tensor(index, device=encoder.device)
 
 
 def _cuts(picture: Image.Image) -> list[Image.Image]:

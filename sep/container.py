@@ -93,17 +93,21 @@ def blocks(path: str | Path, start: int, count: int, size: int) -> Iterator[np.n
             left -= len(block) // frame
 
 
-def track(path: str | Path, number: int) -> tuple[np.ndarray, int]:
-    """Decode one sound track, counted from 0: float32 samples (N, C) and the rate in Hz.
+def samples(
+    path: str | Path, longest_s: float | None = None, track: int = 0
+) -> tuple[np.ndarray, int]:
+    """Decode a sound track at once, up to `longest_s`: float32 (N, C) and the rate in Hz.
+
+    Args:
+        track: counted from 0.
 
     Raises:
         AudioFileError: as in `blocks`; or no track of this number.
     """
-    with _decoded(path, number=number) as (pipe, rate, channels):
+    with _decoded(path, longest_s, track) as (pipe, rate, channels):
         data = pipe.read()
-    frame = 4 * channels
-    samples = np.frombuffer(data[: len(data) // frame * frame], ">f4")
-    return samples.astype(np.float32).reshape(-1, channels), rate
+    whole = np.frombuffer(data[: len(data) // (4 * channels) * (4 * channels)], ">f4")
+    return whole.astype(np.float32).reshape(-1, channels), rate
 
 
 def picture(path: str | Path, at_s: float = 0.0) -> "Image.Image":
@@ -133,12 +137,12 @@ def _command(path: str | Path, place: str = "") -> list[str]:
 
 @contextmanager
 def _decoded(
-    path: str | Path, longest_s: float | None = None, number: int = 0
+    path: str | Path, longest_s: float | None = None, track: int = 0
 ) -> Iterator[tuple[IO[bytes], int, int]]:
     """A pipe of big-endian float32 samples, their rate in Hz and channels."""
     try:
         place = "" if longest_s is None else f"-t {longest_s:f}"
-        wanted = f"-map 0:a:{number} -c:a pcm_f32be -f au pipe:1"
+        wanted = f"-map 0:a:{track} -c:a pcm_f32be -f au pipe:1"
         command = [*_command(path, place), *wanted.split()]
     except AudioFileError as error:
         raise AudioFileError(f"{path}: {error}") from None

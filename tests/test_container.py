@@ -43,6 +43,9 @@ def test_sound_of_containers_is_read_as_it_was(tmp_path, name):
     assert audio.info(path, longest_s=5.0) == head
     blocks = list(audio.blocks(path, size=1000))
     assert torch.equal(torch.cat(blocks, -1), wave) and max(b.shape[-1] for b in blocks) == 1000
+    at_once, rate = container.samples(path)
+    assert rate == 44_100 and torch.equal(torch.from_numpy(at_once).T, wave)
+    assert abs(len(container.samples(path, 0.5)[0]) - 22_050) < 2048
 
 
 @needs_ffmpeg

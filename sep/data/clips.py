@@ -48,6 +48,21 @@ def cut_off(path: Path) -> bool:
     return head[:4] == b"RIFF" and size < 8 + int.from_bytes(head[4:], "little")
 
 
+def to_mono(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Mix samples (N, C) at `rate` Hz to one channel at 16 kHz, (M,) in float64.
+
+    Raises:
+        ClipError: not finite, or too short to have a sample.
+    """
+    mono = wave.mean(axis=1, dtype=np.float64)
+    if not np.isfinite(mono).all():
+        raise ClipError("contains NaN or infinite samples")
+    mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
+    if not len(mono):
+        raise ClipError("is too short")
+    return mono
+
+
 def clean(wave: np.ndarray, rate: int, trim: bool = True) -> list[np.ndarray]:
     """Turn samples (N, C) at `rate` Hz into clips (M,) at 16 kHz that peak at -3 dBFS.
 
@@ -57,12 +72,7 @@ def clean(wave: np.ndarray, rate: int, trim: bool = True) -> list[np.ndarray]:
     Raises:
         ClipError: silent, not finite, or with less than 0.2 s of sound.
     """
-    mono = wave.mean(axis=1, dtype=np.float64)
-    if not np.isfinite(mono).all():
-        raise ClipError("contains NaN or infinite samples")
-    mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
-    if not len(mono):
-        raise ClipError("is too short")
+    mono = to_mono(wave, rate)
     mono = mono - mono.mean()
     level_db = frame_levels(mono)
     heard = np.flatnonzero(level_db > level_db.max() + _TRIM_DB)

@@ -1,4 +1,4 @@
-"""Archives from the web: downloads that go on where they broke, members that appear whole."""
+"""Files from the web: downloads that go on where they broke, members that appear whole."""
 
 import http.client
 import os
@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sep.errors import DataError
@@ -38,6 +40,50 @@ def download(url: str, place: Path, otherwise: str) -> None:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url}: {reason}; run again to go on, or {otherwise}") from None
     partial.rename(place)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A list: where it goes, where it comes from, and the option that names another file."""
+
+    place: Path
+    url: str
+    option: str
+
+
+def lists(sources: list[Source], check: Callable[[Path], object]) -> None:
+    """Fetch the lists that are not there; every one that cannot be had is named with what to do.
+
+    Args:
+        sources: the lists.
+        check: reads a fetched list and raises DataError where it is something else.
+
+    Raises:
+        DataError: some are missing.
+    """
+    missing = 0
+    for source in sources:
+        if source.place.is_file():
+            print(f"{source.place}: is there")
+            continue
+        otherwise = f"put that file at {source.place}, or give {source.option} FILE"
+        try:
+            download(source.url, source.place, otherwise)
+        except DataError as error:
+            missing += 1
+            print(error)
+            continue
+        try:
+            check(source.place)
+        except DataError as error:
+            source.place.unlink()
+            missing += 1
+            print(f"{source.url}: {error}; {otherwise}")
+    if missing:
+        raise DataError(
+            f"{missing} of {len(sources)} lists could not be fetched; the lines above say what to "
+            "put where; then run again"
+        )
 
 
 def unpack(archive: Path, into: Path, wanted: re.Pattern) -> int:

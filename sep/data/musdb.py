@@ -131,7 +131,7 @@ def _part(song: Song, name: str) -> tuple[Tensor, int]:
     if song.path.is_dir():
         return audio.read(song.path / f"{name}.wav")
     try:
-        wave, rate = container.track(song.path, TRACKS.index(name))
+        wave, rate = container.samples(song.path, track=TRACKS.index(name))
     except AudioFileError as error:
         raise AudioFileError(f"{error} (sound track {TRACKS.index(name)}, {name})") from None
     if not len(wave):

@@ -28,7 +28,7 @@ def lines(
         found = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError:
         raise DataError(f"{path}: not there; {otherwise}") from None
-    heading, _ = _fields(found[0] if found else b"")
+    heading, _ = fields(found[0] if found else b"")
     heading = [name.strip() for name in heading]
     missing = [name for name in columns if name not in heading]
     if missing:
@@ -36,20 +36,36 @@ def lines(
     for number, line in enumerate(found[1:], 2):
         if not line.strip():
             continue
-        fields, fault = _fields(line)
-        if not fault and len(fields) != len(heading):
+        values, fault = fields(line)
+        if not fault and len(values) != len(heading):
             fault = (
-                f"has {len(fields)} fields, the heading has {len(heading)}; "
+                f"has {len(values)} fields, the heading has {len(heading)}; "
                 "put a value with a comma between quotes"
             )
-        row = {} if fault else dict(zip(heading, (f.strip() for f in fields), strict=True))
+        row = {} if fault else dict(zip(heading, (v.strip() for v in values), strict=True))
         empty = [name for name in columns if row and not row[name]]
         if empty:
             fault = f"has no {empty[0]}; restore the line"
         yield number, row, fault
 
 
-def _fields(line: bytes) -> tuple[list[str], str]:
+def bare(path: Path) -> Iterator[tuple[int, list[str], str]]:
+    """Line number, stripped fields and fault of every line of a table without a heading.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        found = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the list") from None
+    for number, line in enumerate(found, 1):
+        if line.strip():
+            values, fault = fields(line)
+            yield number, [value.strip() for value in values], fault
+
+
+def fields(line: bytes) -> tuple[list[str], str]:
     """The fields of a line, or why there are none."""
     try:
         return next(csv.reader([line.decode("utf-8")], strict=True), []), ""

@@ -1,0 +1,10 @@
+# Tiny everything, to test the recipe.
+prepare_conf=(--valid-mixtures 4)
+align_conf=(--config-name align_debug)
+judge_conf=(--config-name judge_debug)
+embed_conf=()
+train_conf=(model=debug steps=4 batch=2 valid_every=2 valid_mixtures=2)
+rl_conf=(rl=debug steps=2 valid_every=1 valid_mixtures=2)
+control_conf=()
+separate_conf=(examples=2)
+score_conf=(check=0)
