@@ -19,122 +19,63 @@ from torch import Tensor
 
 import encoders
 from encoders.judge import Judge
-from sep import audio, hub
+from sep import hub
 from sep.data.kaldi import SAMPLE_RATE
 from sep.device import resolve
 from sep.errors import DataError, OptionError
-from sep.metrics import baselines, bss, bss_torch, figures, report, results, semantic
-from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
-from sep.metrics.sisdr import si_sdr, si_sdr_improvement
+from sep.metrics import baselines, figures, frechet, literature, report, results, scoring
+from sep.metrics.bss import Windows
+from sep.metrics.evaluation import EvaluationSet
+from sep.metrics.listening import Panel
+from sep.metrics.scoring import Outputs
 from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
-CLASS_WORDING = "the sound of {}"
+GUESTS = ("clap", "imagebind")  # options that name the weights of further encoders
 
 
-def read_estimates(folder: Path, clips: EvaluationSet, rows: list[int]) -> Tensor:
-    """Read a system's files for the mixtures `rows`: (len(rows), N)."""
-    waves, wanted = [], (1, clips.mixture.shape[-1], SAMPLE_RATE)
-    for i in rows:
-        wave, rate = audio.read(folder / f"{clips.ids[i]}.wav")
-        if (*wave.shape, rate) != wanted:
-            raise DataError(
-                f"{folder}/{clips.ids[i]}.wav: {len(wave)} channels of {wave.shape[-1]} samples at "
-                f"{rate} Hz, not 1 of {wanted[1]} at {wanted[2]}; make it again from the mixture"
-            )
-        waves.append(wave[0])
-    return torch.stack(waves)
+def windows_of(cfg: DictConfig) -> Windows | None:
+    """The stretches that BSS Eval scores apart, None for whole clips."""
+    if cfg.bss.window_s is None:
+        return None
+    hop_s = cfg.bss.window_s if cfg.bss.hop_s is None else cfg.bss.hop_s
+    size, hop = (round(seconds * SAMPLE_RATE) for seconds in (cfg.bss.window_s, hop_s))
+    return Windows(size, hop, cfg.bss.framewise)
 
 
-def text_estimates(
-    folders: dict[str, Path], clips: EvaluationSet, grid: Spectrogram
-) -> dict[str, Tensor]:
-    """The mixture, the ideal mask's output and every system's text-query outputs, (n, N) each."""
-    batch = range(0, len(clips), 16)
-    ideal = [
-        apply_mask(
-            clips.mixture[i : i + 16], ideal_ratio_mask(clips.sources[i : i + 16], grid), grid
-        )
-        for i in batch
-    ]
-    rows = list(range(len(clips)))
-    return {"mixture": clips.mixture, "ideal": torch.cat(ideal)} | {
-        system: read_estimates(folder, clips, rows) for system, folder in folders.items()
-    }
+def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.device) -> Panel:
+    """Encoder, judge and guests."""
+    guests = {}
+    for name in GUESTS:
+        if weights := cfg[name]:
+            weights = None if weights == "published" else weights
+            guests[name] = encoders.get(name, weights, device=device)
+    encoder = encoders.load(Path(cfg.exp) / "encoder", device=device)
+    judge = Judge.load(Path(cfg.exp) / "judge").to(device)
+    panel = Panel(clips, encoder, judge, guests, rate, device)
+    if panel.unknown:
+        say(f"judge: never heard {', '.join(panel.unknown)}: its scores are left out")
+    return panel
 
 
-def signal_scores(
-    clips: EvaluationSet, estimates: dict[str, Tensor], jobs: int, device: torch.device
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system][metric]` (n,): SI-SDR, its improvement and BSS Eval in both definitions."""
-    stacked = torch.stack(list(estimates.values()), dim=1)  # (n, E, N)
-    reference = clips.sources[:, :1]
-    found = {
-        "si_sdr": si_sdr(stacked, reference),
-        "si_sdri": si_sdr_improvement(stacked, reference, clips.mixture[:, None]),
-    }
-    parts, since, step = [], time.perf_counter(), 40
-    for start in range(0, len(clips), step):
-        part = slice(start, start + step)
-        references, given = clips.sources[part, :, None], stacked[part, :, None]
-        if device.type == "cuda":
-            references, given = references.to(device), given.to(device)
-        parts.append(bss_torch.bss_eval_many(references, given, jobs))
-        if time.perf_counter() - since > 5:
-            since = time.perf_counter()
-            say(f"BSS Eval: {min(start + step, len(clips))} of {len(clips)}")
-    found |= {name: torch.cat([part[name] for part in parts]) for name in bss.NAMES}
-    return {
-        system: {name: values[:, e] for name, values in found.items()}
-        for e, system in enumerate(estimates)
-    }
+def outputs_of(
+    cfg: DictConfig, clips: EvaluationSet, folders: dict[str, Path], grid: Spectrogram
+) -> list[Outputs]:
+    """What is given, then every system's outputs by text, then those by the other queries.
 
-
-def check_against_museval(
-    clips: EvaluationSet, estimates: dict[str, Tensor], scores: dict, count: int
-) -> float:
-    """Largest difference in dB to museval on `count` clips spread over the set, all systems.
-
-    Ratios above 100 dB are rounding noise in both and are not compared.
+    Those of another kind are in a folder beside that of the text queries, `<folder>-<kind>`.
     """
-    chosen = torch.linspace(0, len(clips) - 1, count).round().long().unique().tolist()
-    worst = 0.0
-    for system, waves in estimates.items():
-        for i in chosen:
-            target, *others = clips.sources[i].numpy()
-            residual = clips.mixture[i] - waves[i]
-            expected = bss.bss_eval(target, sum(others), waves[i].numpy(), residual.numpy())
-            for name, value in expected.items():
-                if value < report.UNBOUNDED_DB:  # false for NaN too
-                    worst = max(worst, abs(value - float(scores[system][name][i])))
-    return worst
-
-
-def semantic_scores(
-    exp: Path, clips: EvaluationSet, sounds: dict[str, Tensor], rate: int, device: torch.device
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
-    encoder = encoders.load(exp / "encoder", device=device)
-    judge = Judge.load(exp / "judge").to(device)
-    unknown = sorted(set(clips.labels) - set(judge.labels))
-    if unknown:
-        say(f"judge: never heard {', '.join(unknown)}: its scores are left out")
-    names = sorted({*clips.labels, *judge.labels})
-    label = torch.tensor([names.index(name) for name in clips.labels])
-    with torch.no_grad():
-        classes = encoder.embed_text([CLASS_WORDING.format(name) for name in names]).cpu()
-    query, _ = clips.queries("text")
-    scores = {}
-    for system, waves in sounds.items():
-        since = time.perf_counter()
-        waves = waves.to(device)
-        embedding = semantic.embed(encoder, waves, rate).cpu()
-        found = semantic.encoder_scores(embedding, query, classes, label)
-        if not unknown:
-            found |= semantic.judge_scores(judge, waves, rate, clips.labels)
-        scores[system] = {name: values.cpu() for name, values in found.items()}
-        say(f"meaning of {system}: {time.perf_counter() - since:.1f} s")
-    return scores
+    mixture, ideal, reference = scoring.given(clips, grid)
+    rate = grid.sample_rate
+    texts = [scoring.of_folder(s, "text", folder, clips, rate) for s, folder in folders.items()]
+    found = [mixture, ideal, *texts, reference]
+    for kind in cfg.queries:
+        for system, folder in folders.items() if kind != "text" else ():
+            beside = folder.with_name(f"{folder.name}-{kind}")
+            if beside.is_dir():
+                output = scoring.of_folder(system, kind, beside, clips, rate)
+                found += [output] if output.has.any() else []
+    return found
 
 
 @torch.inference_mode()
@@ -164,44 +105,21 @@ def absent_levels(
     return scores
 
 
-def rows_of(
-    clips: EvaluationSet, index: list[int], system: str, query: str, scores: dict[str, Tensor]
-) -> list[dict[str, Any]]:
-    """One row a clip; `scores` are (len(index),) each."""
-    return [
-        {"id": clips.ids[i], "system": system, "query": query, "label": clips.labels[i]}
-        | {name: float(values[k]) for name, values in scores.items()}
-        for k, i in enumerate(index)
-    ]
-
-
-def kind_rows(
-    separated: Path, systems: list[str], kinds: list[str], clips: EvaluationSet
-) -> list[dict[str, Any]]:
-    """SI-SDR and its improvement for the query kinds other than text."""
-    rows = []
-    for kind in kinds:
-        index = clips.queries(kind)[1].nonzero()[:, 0].tolist()
-        for system in systems if index else []:
-            estimate = read_estimates(separated / f"{system}-{kind}", clips, index)
-            reference, mixture = clips.sources[index, 0], clips.mixture[index]
-            scores = {
-                "si_sdr": si_sdr(estimate, reference),
-                "si_sdri": si_sdr_improvement(estimate, reference, mixture),
-            }
-            rows += rows_of(clips, index, system, kind, scores)
-    return rows
-
-
 def notes(
     clips: EvaluationSet,
     grid: Spectrogram,
+    windows: Windows | None,
     checked: str,
     summaries: dict,
     added: dict[str, str],
 ) -> str:
     """What the columns and lines of the tables are; `added` says it of columns by name."""
     more = "".join(f"- {name}: {what}.\n" for name, what in added.items())
+    stretch = "One window over the clip"
+    if windows is not None:
+        size, hop = windows.size / SAMPLE_RATE, windows.hop / SAMPLE_RATE
+        filters = "each window (v3)" if windows.framewise else "the whole clip (v4)"
+        stretch = f"Medians of windows of {size:g} s every {hop:g} s, with the filters of {filters}"
     return f"""\
 {len(clips)} fixed mixtures of the {clips.split} split; text queries are the targets' captions.
 Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of the mean.
@@ -212,12 +130,42 @@ Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of 
 {more}\
 - SDR and ISR (images): museval v4's default; this SDR of a mono signal is
   10 log10(|s|²/|s-e|²). SDR (sources): `bsseval_sources_version=True`, after a 512-tap filter.
-  One window over the clip; SIR and SAR are the same in both definitions. {checked}
+  {stretch}; SIR and SAR are the same in both definitions. {checked}
 - Similarity and class hits: by the encoder that queries and rewards come from (hits: nearest class
   name), and by a held-out judge that no training signal touched.
 - {clips.query_note()}
 - {report.undefined_note(summaries)}
 """
+
+
+# What is said of columns and lines where they are there.
+EXPLAINED = {
+    "omni": "text, sound and picture together, the weighted mean of their embeddings",
+    "ensemble": "the mean of several wordings of the text",
+    "negative": "the text, turned away from the captions of what else is in the mixture",
+    "CLAP, ImageBind": "cosine of the output with the target's caption and with the true target, "
+    "by networks that nothing here was trained on unless the encoder is one of them",
+    "Frechet distance": "of the encoder's embeddings of all outputs from those of the true "
+    "targets, less is better; it shrinks with the number of clips, so compare within one line only",
+}
+
+
+def explained(panel: Panel, summaries: dict) -> dict[str, str]:
+    """Those of `EXPLAINED` that these tables need."""
+    needed = [kind for kind in summaries if kind in EXPLAINED]
+    needed += ["CLAP, ImageBind"] if panel.guests else []
+    found = {name: EXPLAINED[name] for name in needed}
+    fits = [e["frechet"]["n"] for entries in summaries.values() for e in entries.values()
+            if "frechet" in e]  # fmt: skip
+    least = frechet.needed(panel.encoder.dim)
+    if fits:
+        found["Frechet distance"] = EXPLAINED["Frechet distance"]
+        if min(fits) < least:
+            found["Frechet distance"] += (
+                f". Sets of fewer than {least} clips have none: that many embeddings of "
+                f"{panel.encoder.dim} dimensions have no full covariance"
+            )
+    return found
 
 
 def present(separated: Path, systems: list[str]) -> list[str]:
@@ -256,9 +204,22 @@ def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[
             figures.save(figures.scatter(rows, second, first, metric), folder / name)
 
 
+def summarise(outputs: list[Outputs], rows: report.Rows, seed: int) -> dict:
+    """`report.summary` of the rows, with the Frechet distance to the same true targets."""
+    summaries = report.summary(rows, seed)
+    reference = next(o for o in outputs if o.system == "reference")
+    for o in outputs:
+        if o is not reference:
+            entry = frechet.distance(o.embedding, reference.embedding[o.has])
+            summaries[o.query][o.system]["frechet"] = entry
+    return summaries
+
+
 def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
+    title, lines = literature.published(cfg.published)
+    windows = windows_of(cfg)
     separated = exp / "separated"
     asked = OmegaConf.to_container(cfg.systems)
     systems = present(separated, [s for s in asked if isinstance(s, str)])
@@ -271,59 +232,65 @@ def run(cfg: DictConfig) -> None:
 
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
+    panel = panel_of(cfg, clips, grid.sample_rate, device)
     folders = {name: separated / name for name in (*simple, *systems)} | others
-    estimates = text_estimates(folders, clips, grid)
-    say(f"{len(clips)} mixtures x {len(estimates)} systems read")
-
-    since = time.perf_counter()
-    scores = signal_scores(clips, estimates, jobs, device)
-    say(f"signal ratios: {time.perf_counter() - since:.1f} s")
+    outputs = outputs_of(cfg, clips, folders, grid)
+    say(f"{len(clips)} mixtures, {len(outputs)} sets of outputs: {', '.join(map(str, outputs))}")
+    scoring.score(clips, outputs, panel, jobs=jobs, device=device, windows=windows, say=say)
     checked = ""
     if cfg.check:
-        worst = check_against_museval(clips, estimates, scores, cfg.check)
+        worst = scoring.check_against_museval(clips, outputs, cfg.check, windows)
         checked = (
             f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
-            f"{len(estimates)} systems: largest difference {worst:.1g} dB."
+            f"{sum(o.signal for o in outputs)} outputs: largest difference {worst:.1g} dB."
         )
         say(checked)
-    sounds = estimates | {"reference": clips.sources[:, 0]}
-    for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
-        scores.setdefault(system, {}).update(found)
-
     if cfg.absent:
-        for system, found in absent_levels(exp, clips, systems, device).items():
-            scores[system].update(found)
-    everyone = list(range(len(clips)))
-    rows = [
-        row for s, found in scores.items() for row in rows_of(clips, everyone, s, "text", found)
-    ]
-    rows += kind_rows(separated, systems, [k for k in cfg.queries if k != "text"], clips)
-    summaries = report.summary(rows, cfg.seed)
-    pairs = [(a, b) for a, b in cfg.pairs if a in estimates and b in estimates]
-    compared = {(a, b): report.compare(rows, a, b, seed=cfg.seed) for a, b in pairs}
+        found = absent_levels(exp, clips, systems, device)
+        for o in outputs:
+            o.scores |= found.get(o.system, {}) if o.query == "text" else {}
+
+    rows = [row for o in outputs for row in o.rows(clips)]
+    summaries = summarise(outputs, rows, cfg.seed)
+    pairs = [(a, b) for a, b in cfg.pairs if {a, b} <= summaries["text"].keys()]
+    paired = {
+        query: {
+            (a, b): report.compare(rows, a, b, query, cfg.seed)
+            for a, b in pairs
+            if {a, b} <= found.keys()
+        }
+        for query, found in summaries.items()
+    }
 
     trained = {
         query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
     }
     tables = [report.score_table(summaries["text"])]
-    tables += [report.kinds_table(trained)] if systems else []
-    tables += [report.paired_table(found, a, b) for (a, b), found in compared.items()]
+    for metric in ("si_sdri", "frechet") if systems else ():
+        tables.append(report.kinds_table(trained, metric))
+    if lines or len(summaries) > 1:
+        tables.append(literature.layout(summaries, lines))
+    tables += [report.paired_table(found, a, b) for (a, b), found in paired["text"].items()]
     added = {name: baselines.BASELINES[name][1] for name in simple}
     added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
+    added |= explained(panel, summaries)
     if cfg.absent:
         added["level when absent"] = (
             "of what is found, under the mixture, when asked by text for another mixture's target"
         )
-    if not any("judge_hit" in row for row in rows):
+    if panel.judge is None:
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
-    page = "\n\n".join([*tables, notes(clips, grid, checked, summaries, added)])
+    page = "\n\n".join([*tables, notes(clips, grid, windows, checked, summaries, added)])
+    page += literature.note(title) if lines else ""
 
     out = exp / "scores"
     report.write_csv(out / "per_clip.csv", rows)
-    paired = {f"{a} - {b}": found for (a, b), found in compared.items()}
-    report.write_json(out / "summary.json", {"summary": summaries, "paired": paired})
+    report.write_csv(out / "per_class.csv", report.class_rows(rows, cfg.seed))
+    named = {q: {f"{a} - {b}": v for (a, b), v in found.items()} for q, found in paired.items()}
+    content = {"summary": summaries, "paired": named.pop("text"), "paired_by_query": named}
+    report.write_json(out / "summary.json", content)
     report.write_text(out / "table.md", page)
-    draw(out, rows, [*scores], pairs)
+    draw(out, rows, [*summaries["text"]], pairs)
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
     say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")
