@@ -7,6 +7,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import math
 import os
 import time
 from pathlib import Path
@@ -59,22 +60,30 @@ def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.dev
 
 
 def outputs_of(
-    cfg: DictConfig, clips: EvaluationSet, folders: dict[str, Path], grid: Spectrogram
+    kinds: list[str],
+    clips: EvaluationSet,
+    folders: dict[str, Path],
+    systems: list[str],
+    grid: Spectrogram,
 ) -> list[Outputs]:
-    """What is given, then every system's outputs by text, then those by the other queries.
+    """What is given, then what is in each system's folder, by text and by the other `kinds`.
 
-    Those of another kind are in a folder beside that of the text queries, `<folder>-<kind>`.
+    Those of another kind are in a folder beside that of the text queries, `<folder>-<kind>`; it is
+    said where one of `systems` has none.
     """
     mixture, ideal, reference = scoring.given(clips, grid)
     rate = grid.sample_rate
     texts = [scoring.of_folder(s, "text", folder, clips, rate) for s, folder in folders.items()]
     found = [mixture, ideal, *texts, reference]
-    for kind in cfg.queries:
-        for system, folder in folders.items() if kind != "text" else ():
+    for kind in kinds:
+        if kind == "text" or not clips.queries(kind)[1].any():
+            continue
+        for system, folder in folders.items():
             beside = folder.with_name(f"{folder.name}-{kind}")
             if beside.is_dir():
-                output = scoring.of_folder(system, kind, beside, clips, rate)
-                found += [output] if output.has.any() else []
+                found.append(scoring.of_folder(system, kind, beside, clips, rate))
+            elif system in systems:
+                say(f"{system} by {kind}: not separated ({beside} is missing), left out")
     return found
 
 
@@ -155,16 +164,14 @@ def explained(panel: Panel, summaries: dict) -> dict[str, str]:
     needed = [kind for kind in summaries if kind in EXPLAINED]
     needed += ["CLAP, ImageBind"] if panel.guests else []
     found = {name: EXPLAINED[name] for name in needed}
-    fits = [e["frechet"]["n"] for entries in summaries.values() for e in entries.values()
-            if "frechet" in e]  # fmt: skip
-    least = frechet.needed(panel.encoder.dim)
-    if fits:
+    distances = [e.get("frechet") for entries in summaries.values() for e in entries.values()]
+    if any(distances):
         found["Frechet distance"] = EXPLAINED["Frechet distance"]
-        if min(fits) < least:
-            found["Frechet distance"] += (
-                f". Sets of fewer than {least} clips have none: that many embeddings of "
-                f"{panel.encoder.dim} dimensions have no full covariance"
-            )
+    else:
+        found["Frechet distance"] = (
+            f"takes {frechet.needed(panel.encoder.dim)} clips or more, as the covariance of fewer "
+            f"embeddings of {panel.encoder.dim} dimensions is not full"
+        )
     return found
 
 
@@ -205,13 +212,14 @@ def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[
 
 
 def summarise(outputs: list[Outputs], rows: report.Rows, seed: int) -> dict:
-    """`report.summary` of the rows, with the Frechet distance to the same true targets."""
+    """`report.summary` of the rows, with the Frechet distance to the true targets if it has one."""
     summaries = report.summary(rows, seed)
     reference = next(o for o in outputs if o.system == "reference")
     for o in outputs:
         if o is not reference:
             entry = frechet.distance(o.embedding, reference.embedding[o.has])
-            summaries[o.query][o.system]["frechet"] = entry
+            if not math.isnan(entry["mean"]):
+                summaries[o.query][o.system]["frechet"] = entry
     return summaries
 
 
@@ -234,8 +242,8 @@ def run(cfg: DictConfig) -> None:
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
     panel = panel_of(cfg, clips, grid.sample_rate, device)
     folders = {name: separated / name for name in (*simple, *systems)} | others
-    outputs = outputs_of(cfg, clips, folders, grid)
-    say(f"{len(clips)} mixtures, {len(outputs)} sets of outputs: {', '.join(map(str, outputs))}")
+    outputs = outputs_of(list(cfg.queries), clips, folders, systems, grid)
+    say(f"{len(clips)} mixtures, {len(outputs)} sets of sounds")
     scoring.score(clips, outputs, panel, jobs=jobs, device=device, windows=windows, say=say)
     checked = ""
     if cfg.check:
@@ -266,8 +274,8 @@ def run(cfg: DictConfig) -> None:
         query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
     }
     tables = [report.score_table(summaries["text"])]
-    for metric in ("si_sdri", "frechet") if systems else ():
-        tables.append(report.kinds_table(trained, metric))
+    if systems:
+        tables += [report.kinds_table(trained), report.kinds_table(trained, "frechet")]
     if lines or len(summaries) > 1:
         tables.append(literature.layout(summaries, lines))
     tables += [report.paired_table(found, a, b) for (a, b), found in paired["text"].items()]
@@ -280,7 +288,9 @@ def run(cfg: DictConfig) -> None:
         )
     if panel.judge is None:
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
-    page = "\n\n".join([*tables, notes(clips, grid, windows, checked, summaries, added)])
+    page = "\n\n".join(
+        [*filter(None, tables), notes(clips, grid, windows, checked, summaries, added)]
+    )
     page += literature.note(title) if lines else ""
 
     out = exp / "scores"

@@ -108,12 +108,11 @@ def layout(
 
 def note(title: str) -> str:
     """What has to be known to read the two kinds of lines together, as an item of a list."""
-    return (
-        f"- published: MARS-Sep's tables for {title} (arXiv 2510.10509), ± standard error where "
-        "they give one. They are of the\n  authors' mixtures, trained models and CLAP, so a "
-        "difference to a line from here is no paired comparison. SDR, SIR and\n  SAR are "
-        "museval's default (images) over whole clips in both.\n"
-    )
+    return f"""\
+- published: MARS-Sep's tables for {title} (arXiv 2510.10509), ± standard error where they give
+  one. They are of the authors' mixtures, trained models and CLAP, so a difference to a line from
+  here is no paired comparison. SDR, SIR and SAR are museval's default (images) in both.
+"""
 
 
 def _entry(value: Value) -> dict[str, float] | None:

@@ -145,15 +145,16 @@ def _interval(entry: dict[str, float] | None, digits: int, signed: bool = False)
 def kinds_table(
     summaries: dict[str, dict[str, dict[str, dict[str, float]]]], metric: str = "si_sdri"
 ) -> str:
-    """Markdown table of one metric: a line a query kind, a column a system."""
+    """Markdown table of one metric: a line a query kind, a column a system; "" for no scores."""
     systems = list(dict.fromkeys(s for entries in summaries.values() for s in entries))
     title, digits = METRICS[metric]
     body = []
     for query, entries in summaries.items():
-        count = max(e[metric]["n"] for e in entries.values())
-        cells = (cell(entries.get(s, {}).get(metric), digits) for s in systems)
-        body.append([f"{query} ({count} clips)", *cells])
-    return markdown([f"{title} by query", *systems], body)
+        counts = [entry[metric]["n"] for entry in entries.values() if metric in entry]
+        if counts:
+            cells = (cell(entries.get(s, {}).get(metric), digits) for s in systems)
+            body.append([f"{query} ({max(counts)} clips)", *cells])
+    return markdown([f"{title} by query", *systems], body) if body else ""
 
 
 def paired_table(comparison: dict[str, dict[str, float]], first: str, second: str) -> str:

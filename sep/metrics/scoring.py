@@ -41,9 +41,6 @@ class Outputs:
     scores: dict[str, Tensor] = field(default_factory=dict)
     embedding: Tensor | None = None
 
-    def __str__(self) -> str:
-        return f"{self.system} by {self.query}"
-
     def waves(self, rows: list[int], samples: int) -> Tensor:
         """(B, N) for mixtures by number, silence where there is no such query."""
         wave = torch.zeros(len(rows), samples)
