@@ -11,7 +11,8 @@ Definitions: Vincent, Gribonval and Fevotte, IEEE TASLP 14(4), 2006; museval v4 
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from scipy.fft import next_fast_len
@@ -89,18 +90,53 @@ def _filters(correlation: Tensor, cross: Tensor, own: int, taps: int) -> tuple[T
     return target, every
 
 
-def _fit(references: Tensor, estimates: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-    """`_filters` for references (B, S, C, N) and estimates (B, E, C, N); R = E * C."""
-    channels, length = references.shape[2:]
-    n_fft = next_fast_len(length + taps - 1, real=True)
-    reference_f = torch.fft.rfft(references.flatten(1, 2), n=n_fft)
-    estimate_f = torch.fft.rfft(estimates.flatten(1, 2), n=n_fft)
+@dataclass(frozen=True)
+class _Stretch:
+    """Spectra of a stretch of time, long enough for the filters' tails.
 
-    def correlate(x: Tensor) -> Tensor:
-        return torch.fft.irfft(reference_f.unsqueeze(2).conj() * x.unsqueeze(1), n=n_fft)
+    Attributes:
+        reference: (B, K, bins), K = S * C, the target's channels first; estimate: (B, E * C, bins).
+        channels: C; n_fft: of the spectra; silent: (B, E) bool, a source or the estimate.
+    """
 
-    cross = correlate(estimate_f)[..., :taps].permute(0, 1, 3, 2).flatten(1, 2)
-    return _filters(correlate(reference_f), cross, channels, taps)
+    reference: Tensor
+    estimate: Tensor
+    channels: int
+    n_fft: int
+    silent: Tensor
+
+    @classmethod
+    def of(cls, references: Tensor, estimates: Tensor, taps: int) -> Self:
+        """Of references (B, S, C, n) and estimates (B, E, C, n)."""
+        channels, length = references.shape[2:]
+        n_fft = next_fast_len(length + taps - 1, real=True)
+        silent = (references == 0).all(-1).all(-1).any(-1, keepdim=True)  # (B, 1)
+        silent = silent | (estimates == 0).all(-1).all(-1)
+        spectra = (torch.fft.rfft(x.flatten(1, 2), n=n_fft) for x in (references, estimates))
+        return cls(*spectra, channels, n_fft, silent)
+
+    def filters(self, taps: int) -> tuple[Tensor, Tensor]:
+        """`_filters` of these signals, R = E * C."""
+        reference, pairs = self.reference.unsqueeze(2).conj(), self.reference.unsqueeze(1)
+        correlation = torch.fft.irfft(reference * pairs, n=self.n_fft)
+        cross = torch.fft.irfft(reference * self.estimate.unsqueeze(1), n=self.n_fft)
+        cross = cross[..., :taps].permute(0, 1, 3, 2).flatten(1, 2)
+        return _filters(correlation, cross, self.channels, taps)
+
+    def project(self, filters: Tensor, taps: int) -> Tensor:
+        """The first channels through their filters, (B, channels * taps, E * C): as `estimate`."""
+        filters = filters.unflatten(1, (-1, taps)).transpose(2, 3)  # (B, channels, E * C, taps)
+        filters_f = torch.fft.rfft(filters, n=self.n_fft)
+        return (self.reference[:, : filters.shape[1], None] * filters_f).sum(1)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """(B, E * C, bins) -> (B, E): energy over the channels, by Parseval."""
+        weight = x.real.new_full((x.shape[-1],), 2.0)  # both halves of the spectrum
+        weight[0] = 1.0
+        if self.n_fft % 2 == 0:
+            weight[-1] = 1.0
+        power = (x.real.square() + x.imag.square()) @ weight / self.n_fft
+        return power.unflatten(1, (-1, self.channels)).sum(-1)
 
 
 def _ratio_db(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -108,50 +144,25 @@ def _ratio_db(numerator: Tensor, denominator: Tensor) -> Tensor:
     return 10 * torch.log10(numerator / denominator)
 
 
-def _ratios(
-    references: Tensor, estimates: Tensor, filters: tuple[Tensor, Tensor], taps: int
-) -> dict[str, Tensor]:
-    """The scores (B, E) of a stretch of time, (B, S, C, n) and (B, E, C, n), by given filters."""
-    sources, channels, length = references.shape[1:]
-    count = estimates.shape[1]
-    n_fft = next_fast_len(length + taps - 1, real=True)
-
-    def spectrum(x: Tensor) -> Tensor:
-        return torch.fft.rfft(x, n=n_fft)
-
-    reference_f = spectrum(references.flatten(1, 2))  # (B, K, bins), the target's channels first
-    estimate_f = spectrum(estimates.flatten(1, 2))  # (B, E * C, bins)
-
-    def project(fitted: Tensor) -> Tensor:
-        """Estimates' projections on the delayed channels they were fitted to: (B, E * C, bins)."""
-        fitted = fitted.unflatten(1, (-1, taps)).transpose(2, 3)  # (B, channels, E * C, taps)
-        return (reference_f[:, : fitted.shape[1], None] * spectrum(fitted)).sum(1)
-
-    weight = references.new_full((reference_f.shape[-1],), 2.0)  # both halves of the spectrum
-    weight[0] = 1.0
-    if n_fft % 2 == 0:
-        weight[-1] = 1.0
-
-    def energy(x: Tensor) -> Tensor:
-        """(B, E * C, bins) -> (B, E): energy over the channels."""
-        power = (x.real.square() + x.imag.square()) @ weight / n_fft
-        return power.unflatten(1, (count, channels)).sum(-1)
-
-    true = reference_f[:, :channels].repeat(1, count, 1)  # (B, E * C, bins)
-    filtered = project(filters[0])  # target with its distortion filter
+def _ratios(stretch: _Stretch, filters: tuple[Tensor, Tensor], taps: int) -> dict[str, Tensor]:
+    """The scores (B, E) of a stretch of time by given filters."""
+    energy, estimate = stretch.energy, stretch.estimate
+    true = stretch.reference[:, : stretch.channels]
+    true_energy = energy(true)  # (B, 1)
+    true = true.repeat(1, estimate.shape[1] // stretch.channels, 1)
+    filtered = stretch.project(filters[0], taps)  # target with its distortion filter
     # what all sources together account for; where there is one source, the same
-    explained = project(filters[1]) if sources > 1 else filtered
+    several = stretch.reference.shape[1] > stretch.channels
+    explained = stretch.project(filters[1], taps) if several else filtered
     filtered_energy = energy(filtered)
     scores = {
-        "sdr_images": _ratio_db(energy(true), energy(estimate_f - true)),
-        "isr_images": _ratio_db(energy(true), energy(filtered - true)),
-        "sdr_sources": _ratio_db(filtered_energy, energy(estimate_f - filtered)),
+        "sdr_images": _ratio_db(true_energy, energy(estimate - true)),
+        "isr_images": _ratio_db(true_energy, energy(filtered - true)),
+        "sdr_sources": _ratio_db(filtered_energy, energy(estimate - filtered)),
         "sir": _ratio_db(filtered_energy, energy(explained - filtered)),
-        "sar": _ratio_db(energy(explained), energy(estimate_f - explained)),
+        "sar": _ratio_db(energy(explained), energy(estimate - explained)),
     }
-    silent = (references == 0).all(-1).all(-1).any(-1, keepdim=True)  # (B, 1)
-    silent = silent | (estimates == 0).all(-1).all(-1)  # (B, E)
-    return {name: scores[name].masked_fill(silent, float("nan")) for name in NAMES}
+    return {name: scores[name].masked_fill(stretch.silent, float("nan")) for name in NAMES}
 
 
 def bss_eval(
@@ -170,13 +181,16 @@ def bss_eval(
         `windows`, float64 in dB; NaN where a source or the estimate is silent.
     """
     references, estimates = references.double(), estimates.double()
-    if windows is None:
-        return _ratios(references, estimates, _fit(references, estimates, taps), taps)
-    whole = None if windows.framewise else _fit(references, estimates, taps)
+    if windows is None or not windows.framewise:
+        whole = _Stretch.of(references, estimates, taps)
+        filters = whole.filters(taps)
+        if windows is None:
+            return _ratios(whole, filters, taps)
     found = []
     for part in windows.slices(references.shape[-1]):
-        pieces = references[..., part], estimates[..., part]
-        found.append(_ratios(*pieces, whole or _fit(*pieces, taps), taps))
+        stretch = _Stretch.of(references[..., part], estimates[..., part], taps)
+        own = stretch.filters(taps) if windows.framewise else filters
+        found.append(_ratios(stretch, own, taps))
     return {name: torch.stack([scores[name] for scores in found], -1) for name in NAMES}
 
 
