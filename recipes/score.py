@@ -35,15 +35,6 @@ from sep.spectrogram import Spectrogram
 GUESTS = ("clap", "imagebind")  # options that name the weights of further encoders
 
 
-def windows_of(cfg: DictConfig) -> Windows | None:
-    """The stretches that BSS Eval scores apart, None for whole clips."""
-    if cfg.bss.window_s is None:
-        return None
-    hop_s = cfg.bss.window_s if cfg.bss.hop_s is None else cfg.bss.hop_s
-    size, hop = (round(seconds * SAMPLE_RATE) for seconds in (cfg.bss.window_s, hop_s))
-    return Windows(size, hop, cfg.bss.framewise)
-
-
 def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.device) -> Panel:
     """Encoder, judge and guests."""
     guests = {}
@@ -227,7 +218,7 @@ def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     title, lines = literature.published(cfg.published)
-    windows = windows_of(cfg)
+    windows = Windows.of_seconds(cfg.bss.window_s, cfg.bss.hop_s, SAMPLE_RATE, cfg.bss.framewise)
     separated = exp / "separated"
     asked = OmegaConf.to_container(cfg.systems)
     systems = present(separated, [s for s in asked if isinstance(s, str)])

@@ -15,6 +15,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 import numpy as np
 
@@ -46,6 +47,16 @@ class Windows:
             raise OptionError(
                 f"a window of {self.size} samples every {self.hop}: both must be 1 or more"
             )
+
+    @classmethod
+    def of_seconds(
+        cls, window_s: float | None, hop_s: float | None, rate: int, framewise: bool = False
+    ) -> Self | None:
+        """Windows of `window_s` every `hop_s`, the same by default; None for no `window_s`."""
+        if window_s is None:
+            return None
+        hop_s = window_s if hop_s is None else hop_s
+        return cls(round(window_s * rate), round(hop_s * rate), framewise)
 
     def slices(self, length: int) -> list[slice]:
         """The W windows of a clip of `length` samples."""

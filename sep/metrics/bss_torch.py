@@ -23,7 +23,7 @@ from torch import Tensor
 from sep.metrics.bss import NAMES, TAPS, Windows
 
 
-def _gram(correlation: Tensor, taps: int) -> Tensor:
+def _toeplitz(correlation: Tensor, taps: int) -> Tensor:
     """Gram matrix of delayed signals from their circular cross-correlations.
 
     Args:
@@ -31,15 +31,12 @@ def _gram(correlation: Tensor, taps: int) -> Tensor:
         taps: number of delays, 0 to taps - 1.
 
     Returns:
-        (B, K * taps, K * taps) with [(i, a), (j, b)] = sum_n x_i[n - a] x_j[n - b], and the
-        smallest float on top of the diagonal, as in museval.
+        (B, K * taps, K * taps) with [(i, a), (j, b)] = sum_n x_i[n - a] x_j[n - b].
     """
     batch, count = correlation.shape[:2]
     near = torch.cat([correlation[..., 1 - taps :], correlation[..., :taps]], -1)  # |l| < taps
     rows = near.flip(-1).unfold(-1, taps, 1).flip(-2)  # (B, K, K, taps, taps): a, b is l = a - b
-    gram = rows.permute(0, 1, 3, 2, 4).reshape(batch, count * taps, count * taps)
-    gram.diagonal(dim1=-2, dim2=-1).add_(torch.finfo(gram.dtype).eps)
-    return gram
+    return rows.permute(0, 1, 3, 2, 4).reshape(batch, count * taps, count * taps)
 
 
 def _solve(gram: Tensor, right: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,17 +71,20 @@ def _filters(correlation: Tensor, cross: Tensor, own: int, taps: int) -> tuple[T
     By Cholesky; by LU, as museval does, where rounding spoils that.
 
     Args:
-        correlation: (B, K, K, L) of the references, as for `_gram`.
+        correlation: (B, K, K, L) of the references, as for `_toeplitz`.
         cross: (B, K * taps, R), with [(i, a), r] = sum_n x_i[n - a] e_r[n].
         own: C, how many of the K channels are the target's.
 
     Returns:
         (B, C * taps, R) and (B, K * taps, R).
     """
-    size = own * taps
-    target, every, info = _solve(_gram(correlation, taps), cross, size)
+    size, ridge = own * taps, torch.finfo(correlation.dtype).eps
+    gram = _toeplitz(correlation, taps)
+    gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    target, every, info = _solve(gram, cross, size)
     for i in info.nonzero()[:, 0].tolist():
-        gram = _gram(correlation[i : i + 1], taps)[0]
+        gram = _toeplitz(correlation[i : i + 1], taps)[0]
+        gram.diagonal().add_(ridge)
         target[i] = torch.linalg.solve_ex(gram[:size, :size], cross[i, :size]).result
         every[i] = torch.linalg.solve_ex(gram, cross[i]).result
     return target, every
