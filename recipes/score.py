@@ -10,6 +10,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,35 @@ def summarise(outputs: list[Outputs], rows: report.Rows, seed: int) -> dict:
     return summaries
 
 
+def compare(
+    rows: report.Rows, summaries: dict, pairs: list[list[str]], seed: int
+) -> dict[str, dict[tuple[str, str], dict[str, dict[str, float]]]]:
+    """`report.compare` by kind of query and by pair."""
+    return {
+        query: {
+            (a, b): report.compare(rows, a, b, query, seed)
+            for a, b in pairs
+            if {a, b} <= found.keys()
+        }
+        for query, found in summaries.items()
+    }
+
+
+def tables(
+    summaries: dict, paired: dict, systems: list[str], lines: Sequence[literature.Published]
+) -> list[str]:
+    """All tables of the page; those without content are left out."""
+    trained = {
+        query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
+    }
+    found = [report.score_table(summaries["text"])]
+    found += [report.kinds_table(trained), report.kinds_table(trained, "frechet")]
+    if lines or len(summaries) > 1:
+        found.append(literature.layout(summaries, lines))
+    found += [report.paired_table(v, *pair) for pair, v in paired["text"].items()]
+    return [table for table in found if table]
+
+
 def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
@@ -227,7 +257,6 @@ def run(cfg: DictConfig) -> None:
     others = elsewhere(asked, [*systems, *simple])
     if not (systems or others):
         raise DataError(f"{separated}: holds no results; run stage 6 first")
-    jobs = cfg.jobs or len(os.sched_getaffinity(0))
 
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
@@ -235,6 +264,7 @@ def run(cfg: DictConfig) -> None:
     folders = {name: separated / name for name in (*simple, *systems)} | others
     outputs = outputs_of(list(cfg.queries), clips, folders, systems, grid)
     say(f"{len(clips)} mixtures, {len(outputs)} sets of sounds")
+    jobs = cfg.jobs or len(os.sched_getaffinity(0))
     scoring.score(clips, outputs, panel, jobs=jobs, device=device, windows=windows, say=say)
     checked = ""
     if cfg.check:
@@ -244,54 +274,34 @@ def run(cfg: DictConfig) -> None:
             f"{sum(o.signal for o in outputs)} outputs: largest difference {worst:.1g} dB."
         )
         say(checked)
+    added = {name: baselines.BASELINES[name][1] for name in simple}
+    added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
     if cfg.absent:
         found = absent_levels(exp, clips, systems, device)
         for o in outputs:
             o.scores |= found.get(o.system, {}) if o.query == "text" else {}
-
-    rows = [row for o in outputs for row in o.rows(clips)]
-    summaries = summarise(outputs, rows, cfg.seed)
-    pairs = [(a, b) for a, b in cfg.pairs if {a, b} <= summaries["text"].keys()]
-    paired = {
-        query: {
-            (a, b): report.compare(rows, a, b, query, cfg.seed)
-            for a, b in pairs
-            if {a, b} <= found.keys()
-        }
-        for query, found in summaries.items()
-    }
-
-    trained = {
-        query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
-    }
-    tables = [report.score_table(summaries["text"])]
-    if systems:
-        tables += [report.kinds_table(trained), report.kinds_table(trained, "frechet")]
-    if lines or len(summaries) > 1:
-        tables.append(literature.layout(summaries, lines))
-    tables += [report.paired_table(found, a, b) for (a, b), found in paired["text"].items()]
-    added = {name: baselines.BASELINES[name][1] for name in simple}
-    added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
-    added |= explained(panel, summaries)
-    if cfg.absent:
         added["level when absent"] = (
             "of what is found, under the mixture, when asked by text for another mixture's target"
         )
     if panel.judge is None:
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
-    page = "\n\n".join(
-        [*filter(None, tables), notes(clips, grid, windows, checked, summaries, added)]
-    )
-    page += literature.note(title) if lines else ""
+
+    rows = [row for o in outputs for row in o.rows(clips)]
+    summaries = summarise(outputs, rows, cfg.seed)
+    paired = compare(rows, summaries, cfg.pairs, cfg.seed)
+    added |= explained(panel, summaries)
+    text = notes(clips, grid, windows, checked, summaries, added)
+    text += literature.note(title) if lines else ""
+    page = "\n\n".join([*tables(summaries, paired, systems, lines), text])
 
     out = exp / "scores"
     report.write_csv(out / "per_clip.csv", rows)
     report.write_csv(out / "per_class.csv", report.class_rows(rows, cfg.seed))
     named = {q: {f"{a} - {b}": v for (a, b), v in found.items()} for q, found in paired.items()}
-    content = {"summary": summaries, "paired": named.pop("text"), "paired_by_query": named}
+    content = {"summary": summaries, "paired": named["text"], "paired_by_query": named}
     report.write_json(out / "summary.json", content)
     report.write_text(out / "table.md", page)
-    draw(out, rows, [*summaries["text"]], pairs)
+    draw(out, rows, [*summaries["text"]], [*paired["text"]])
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
     say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")

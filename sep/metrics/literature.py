@@ -111,7 +111,8 @@ def note(title: str) -> str:
     return f"""\
 - published: MARS-Sep's tables for {title} (arXiv 2510.10509), ± standard error where they give
   one. They are of the authors' mixtures, trained models and CLAP, so a difference to a line from
-  here is no paired comparison. SDR, SIR and SAR are museval's default (images) in both.
+  here is no paired comparison. Their SDR, SIR and SAR are museval's default over whole clips, as
+  SDR (images) is here with one window.
 """
 
 
