@@ -12,6 +12,7 @@ numbers in batches.
 
 import functools
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -64,6 +65,13 @@ class Windows:
             return [slice(0, length)]
         count = (length - self.size) // self.hop + 1
         return [slice(k * self.hop, k * self.hop + self.size) for k in range(count)]
+
+
+def median(values: np.ndarray) -> np.ndarray:
+    """Median over the last axis, the windows that have a score; NaN where none has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that none has
+        return np.nanmedian(values, axis=-1)
 
 
 @functools.cache

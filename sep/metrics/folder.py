@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sep import audio
 from sep.errors import DataError
-from sep.metrics.bss import Windows
+from sep.metrics.bss import Windows, median
 from sep.metrics.bss_torch import bss_eval
 from sep.metrics.sisdr import sdr, si_sdr
 
@@ -73,9 +73,10 @@ def _row(
         return row | {"sdr_images": plain}
     row["si_sdri"] = row["si_sdr"] - float(si_sdr(mixture, reference).mean())
     row["sdri"] = plain - float(sdr(mixture.flatten(), reference.flatten()))
-    references = torch.stack([reference, mixture - reference])
+    rest = mixture - reference
+    references = torch.stack([reference, rest] if rest.any() else [reference])
     scores = bss_eval(references[None], estimate[None, None], windows=windows)
-    return row | {name: float(value.nanquantile(0.5)) for name, value in scores.items()}
+    return row | {name: float(median(value.flatten().numpy())) for name, value in scores.items()}
 
 
 def score_folder(
@@ -101,7 +102,8 @@ def score_folder(
 
     Returns:
         One row a file, by name: `id`, `si_sdr`, and `sdr_images` or all the BSS Eval scores in
-        dB; NaN where a silent signal leaves a score undefined.
+        dB; NaN where a silent signal leaves a score undefined, an SIR of +inf where the mixture is
+        the reference alone.
 
     Raises:
         DataError: files are missing, extra, of different rate, length or channel count; the

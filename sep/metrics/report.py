@@ -183,8 +183,9 @@ def undefined_note(summaries: dict[str, dict[str, dict[str, dict[str, float]]]])
     ]
     if not found:
         return "Every clip has a defined score."
-    return "Clips with a silent reference or output have no score and are left out: " + (
-        ", ".join(found) + "."
+    return (
+        "Clips with a silent reference or output, or with nothing beside the target (for the SIR), "
+        f"have no score and are left out: {', '.join(found)}."
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,7 +126,7 @@ def signal_scores(
         stacked = (x.to(device) for x in stacked)
     scores = bss_torch.bss_eval_many(*stacked, jobs, windows=windows)
     return found | {
-        name: values if windows is None else values.nanquantile(0.5, dim=-1)
+        name: values if windows is None else torch.from_numpy(bss.median(values.numpy()))
         for name, values in scores.items()
     }
 
@@ -189,7 +190,7 @@ def check_against_museval(
             estimate = output.waves([i], clips.mixture.shape[-1])[0].numpy()
             expected = bss.bss_eval(target, sum(others) if others else None, estimate, windows)
             for name, value in expected.items():
-                value = float(torch.as_tensor(value).nanquantile(0.5))
+                value = float(bss.median(np.atleast_1d(value)))
                 if value < UNBOUNDED_DB:  # false for NaN too
                     worst = max(worst, abs(value - float(output.scores[name][place])))
     return worst

@@ -89,6 +89,13 @@ def test_windows_by_hand():
         bss.Windows(0, 3)
 
 
+def test_the_median_of_windows_by_hand():
+    values = np.array([[1.0, math.nan, 4.0, 2.0], [1.0, 2.0, math.inf, 5.0]])
+    assert bss.median(values).tolist() == [2, 3.5]
+    assert bss.median(np.array([math.inf])) == math.inf
+    assert np.isnan(bss.median(np.array([math.nan])))
+
+
 def test_a_single_reference_has_no_interference():
     target = noise(25, LENGTH)
     estimate = target + 0.1 * noise(26, LENGTH)
