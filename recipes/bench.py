@@ -18,16 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -317,54 +313,15 @@ def bench_embed(cfg: DictConfig, name: str, device: torch.device) -> None:
     )
 
 
-def by_museval(waves: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
-    """museval's scores of one output: target, interferer, estimate (N,) each."""
-    from sep.metrics import bss
-
-    with threadpool_limits(1, "blas"):
-        return bss.bss_eval(*waves)
-
-
 def bench_bss(cfg: DictConfig, outputs: int, device: torch.device) -> None:
-    """BSS Eval in both definitions of several systems' outputs: museval's processes and ours.
+    """BSS Eval of several systems' outputs for each mixture, against museval's."""
+    from sep.metrics.bss_speed import against_museval
 
-    Each has as many processes or threads as there are CPU threads; none is counted as starting.
-    """
-    from sep.metrics import bss
-    from sep.metrics.bss_torch import bss_eval_many
-
-    draw = torch.Generator().manual_seed(0)
-    sources = torch.randn(cfg.clips, 2, 1, SAMPLES, generator=draw)
-    noise = torch.randn(cfg.clips, outputs, 1, SAMPLES, generator=draw)
-    estimates = sources[:, :1] + 0.3 * sources[:, 1:] + 0.1 * noise
-    given = sources.to(device), estimates.to(device)
-    seconds, least = timed(lambda: bss_eval_many(*given, cfg.threads), cfg.repeats, device)
-    found = bss_eval_many(*given, cfg.threads)
-    single = [
-        (*pair.flatten(1).numpy(), estimate[0].numpy())
-        for pair, own in zip(sources, estimates, strict=True)
-        for estimate in own
-    ]
-    with ProcessPoolExecutor(cfg.threads, get_context("spawn")) as pool:
-        list(pool.map(by_museval, single[: 2 * cfg.threads]))  # starts and warms all of them
-        begun = time.perf_counter()
-        expected = list(pool.map(by_museval, single))
-        museval_seconds = time.perf_counter() - begun
-    worst = max(
-        abs(float(found[name].flatten()[k]) - row[name])
-        for k, row in enumerate(expected)
-        for name in bss.NAMES
+    size = {"clips": cfg.clips, "outputs": outputs}
+    found = against_museval(
+        **size, samples=SAMPLES, jobs=cfg.threads, repeats=cfg.repeats, device=device
     )
-    emit(
-        "bss",
-        outputs=outputs,
-        clips=cfg.clips,
-        seconds=seconds,
-        least_seconds=least,
-        museval_seconds=museval_seconds,
-        ratio=museval_seconds / seconds,
-        largest_db=worst,
-    )
+    emit("bss", **size, **found)
 
 
 def run(cfg: DictConfig) -> None:

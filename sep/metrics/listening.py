@@ -1,6 +1,6 @@
 """Who hears the outputs in a score run: the encoder, the judge, and guests with other weights."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class Panel:
             to the target's caption, and `<name>_audio`, that to the true target.
         sample_rate: of the outputs, in Hz.
         device: where they are heard.
+        labels: classes of the whole set, where `clips` are a part of it.
     """
 
     def __init__(
@@ -36,13 +37,15 @@ class Panel:
         guests: Mapping[str, Encoder],
         sample_rate: int,
         device: torch.device,
+        labels: Collection[str] = (),
     ):
         self.encoder, self.sample_rate, self.device = encoder, sample_rate, device
         self.labels = clips.labels
         known = set(judge.labels) if judge else set()
-        self.unknown = sorted(set(clips.labels) - known)
+        labels = {*clips.labels, *labels}
+        self.unknown = sorted(labels - known)
         self.judge = None if self.unknown else judge
-        names = sorted({*clips.labels, *known})
+        names = sorted(labels | known)
         self.label = torch.tensor([names.index(name) for name in clips.labels])
         self.query, _ = clips.queries("text")
         self.guests = {}

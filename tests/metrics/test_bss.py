@@ -8,6 +8,7 @@ import torch
 
 from sep.errors import OptionError
 from sep.metrics import bss, bss_torch
+from sep.metrics.bss_speed import against_museval
 
 LENGTH = 6000
 
@@ -161,3 +162,9 @@ def test_sources_without_any_energy_in_a_band_stay_close_to_museval():
     scores = bss_torch.bss_eval(references, torch.from_numpy(estimate)[None, None, None])
     for name in bss.NAMES:
         assert float(scores[name]) == pytest.approx(expected[name], abs=0.5), name
+
+
+def test_the_comparison_with_museval_counts_and_agrees():
+    found = against_museval(2, 2, 4000, jobs=1, repeats=1, device=torch.device("cpu"))
+    assert found["largest_db"] < 1e-3
+    assert found["ratio"] == pytest.approx(found["museval_seconds"] / found["seconds"])
