@@ -97,6 +97,7 @@ def _number(value: float, digits: int, signed: bool = False) -> str:
         return "-"
     if value > UNBOUNDED_DB:
         return f">{UNBOUNDED_DB:.0f}"
+    value = round(value, digits) + 0.0  # no "-0.00"
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
