@@ -47,7 +47,8 @@ def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.dev
     judge = Judge.load(Path(cfg.exp) / "judge").to(device)
     panel = Panel(clips, encoder, judge, guests, rate, device)
     if panel.unknown:
-        say(f"judge: never heard {', '.join(panel.unknown)}: its scores are left out")
+        more = f" and {len(panel.unknown) - 5} more classes" if len(panel.unknown) > 5 else ""
+        say(f"judge: never heard {', '.join(panel.unknown[:5])}{more}: its scores are left out")
     return panel
 
 
