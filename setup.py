@@ -27,6 +27,7 @@ setup(
         "torchvision>=0.26",
         "numpy>=1.26",
         "scipy>=1.11",
+        "threadpoolctl>=3.1",
         "soundfile>=0.13",
         "soxr>=0.5",
         "hydra-core>=1.3",

@@ -358,6 +358,17 @@ def bench_shards(cfg: DictConfig, home: Path) -> None:
             )
 
 
+def bench_bss(cfg: DictConfig, outputs: int, device: torch.device) -> None:
+    """BSS Eval of several systems' outputs for each mixture, against museval's."""
+    from sep.metrics.bss_speed import against_museval
+
+    size = {"clips": cfg.clips, "outputs": outputs}
+    found = against_museval(
+        **size, samples=SAMPLES, jobs=cfg.threads, repeats=cfg.repeats, device=device
+    )
+    emit("bss", **size, **found)
+
+
 def run(cfg: DictConfig) -> None:
     """Every case with every model."""
     device = resolve(cfg.device)
@@ -370,7 +381,9 @@ def run(cfg: DictConfig) -> None:
         if case == "shards":
             with tempfile.TemporaryDirectory() as home:
                 bench_shards(cfg, Path(home))
-        for name in cfg.models if case not in ("embed", "shards") else ():
+        for outputs in cfg.outputs if case == "bss" else ():
+            bench_bss(cfg, outputs, device)
+        for name in cfg.models if case not in ("embed", "shards", "bss") else ():
             with tempfile.TemporaryDirectory() as home:
                 if case == "model":
                     bench_model(cfg, name, device)

@@ -7,8 +7,10 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,123 +21,63 @@ from torch import Tensor
 
 import encoders
 from encoders.judge import Judge
-from sep import audio, hub
+from sep import hub
 from sep.data.kaldi import SAMPLE_RATE
 from sep.device import resolve
 from sep.errors import DataError, OptionError
-from sep.metrics import baselines, bss, bss_torch, figures, report, results, semantic
-from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
-from sep.metrics.sisdr import si_sdr, si_sdr_improvement
+from sep.metrics import baselines, figures, frechet, literature, report, results, scoring
+from sep.metrics.bss import Windows
+from sep.metrics.evaluation import EvaluationSet
+from sep.metrics.listening import Panel
+from sep.metrics.scoring import Outputs
 from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
-CLASS_WORDING = "the sound of {}"
+GUESTS = ("clap", "imagebind")  # options that name the weights of further encoders
 
 
-def read_estimates(folder: Path, clips: EvaluationSet, rows: list[int]) -> Tensor:
-    """Read a system's files for the mixtures `rows`: (len(rows), N)."""
-    waves, wanted = [], (1, clips.mixture.shape[-1], SAMPLE_RATE)
-    for i in rows:
-        wave, rate = audio.read(folder / f"{clips.ids[i]}.wav")
-        if (*wave.shape, rate) != wanted:
-            raise DataError(
-                f"{folder}/{clips.ids[i]}.wav: {len(wave)} channels of {wave.shape[-1]} samples at "
-                f"{rate} Hz, not 1 of {wanted[1]} at {wanted[2]}; make it again from the mixture"
-            )
-        waves.append(wave[0])
-    return torch.stack(waves)
+def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.device) -> Panel:
+    """Encoder, judge and guests."""
+    guests = {}
+    for name in GUESTS:
+        if weights := cfg[name]:
+            weights = None if weights == "published" else weights
+            guests[name] = encoders.get(name, weights, device=device)
+    encoder = encoders.load(Path(cfg.exp) / "encoder", device=device)
+    judge = Judge.load(Path(cfg.exp) / "judge").to(device)
+    panel = Panel(clips, encoder, judge, guests, rate, device)
+    if panel.unknown:
+        more = f" and {len(panel.unknown) - 5} more classes" if len(panel.unknown) > 5 else ""
+        say(f"judge: never heard {', '.join(panel.unknown[:5])}{more}: its scores are left out")
+    return panel
 
 
-def text_estimates(
-    folders: dict[str, Path], clips: EvaluationSet, grid: Spectrogram
-) -> dict[str, Tensor]:
-    """The mixture, the ideal mask's output and every system's text-query outputs, (n, N) each."""
-    batch = range(0, len(clips), 16)
-    ideal = [
-        apply_mask(
-            clips.mixture[i : i + 16], ideal_ratio_mask(clips.sources[i : i + 16], grid), grid
-        )
-        for i in batch
-    ]
-    rows = list(range(len(clips)))
-    return {"mixture": clips.mixture, "ideal": torch.cat(ideal)} | {
-        system: read_estimates(folder, clips, rows) for system, folder in folders.items()
-    }
+def outputs_of(
+    kinds: list[str],
+    clips: EvaluationSet,
+    folders: dict[str, Path],
+    systems: list[str],
+    grid: Spectrogram,
+) -> list[Outputs]:
+    """What is given, then what is in each system's folder, by text and by the other `kinds`.
 
-
-def signal_scores(
-    clips: EvaluationSet, estimates: dict[str, Tensor], jobs: int, device: torch.device
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system][metric]` (n,): SI-SDR, its improvement and BSS Eval in both definitions."""
-    stacked = torch.stack(list(estimates.values()), dim=1)  # (n, E, N)
-    reference = clips.sources[:, :1]
-    found = {
-        "si_sdr": si_sdr(stacked, reference),
-        "si_sdri": si_sdr_improvement(stacked, reference, clips.mixture[:, None]),
-    }
-    parts, since, step = [], time.perf_counter(), 40
-    for start in range(0, len(clips), step):
-        part = slice(start, start + step)
-        references, given = clips.sources[part, :, None], stacked[part, :, None]
-        if device.type == "cuda":
-            references, given = references.to(device), given.to(device)
-        parts.append(bss_torch.bss_eval_many(references, given, jobs))
-        if time.perf_counter() - since > 5:
-            since = time.perf_counter()
-            say(f"BSS Eval: {min(start + step, len(clips))} of {len(clips)}")
-    found |= {name: torch.cat([part[name] for part in parts]) for name in bss.NAMES}
-    return {
-        system: {name: values[:, e] for name, values in found.items()}
-        for e, system in enumerate(estimates)
-    }
-
-
-def check_against_museval(
-    clips: EvaluationSet, estimates: dict[str, Tensor], scores: dict, count: int
-) -> float:
-    """Largest difference in dB to museval on `count` clips spread over the set, all systems.
-
-    Ratios above 100 dB are rounding noise in both and are not compared.
+    Those of another kind are in a folder beside that of the text queries, `<folder>-<kind>`; it is
+    said where one of `systems` has none.
     """
-    chosen = torch.linspace(0, len(clips) - 1, count).round().long().unique().tolist()
-    worst = 0.0
-    for system, waves in estimates.items():
-        for i in chosen:
-            target, *others = clips.sources[i].numpy()
-            residual = clips.mixture[i] - waves[i]
-            expected = bss.bss_eval(target, sum(others), waves[i].numpy(), residual.numpy())
-            for name, value in expected.items():
-                if value < report.UNBOUNDED_DB:  # false for NaN too
-                    worst = max(worst, abs(value - float(scores[system][name][i])))
-    return worst
-
-
-def semantic_scores(
-    exp: Path, clips: EvaluationSet, sounds: dict[str, Tensor], rate: int, device: torch.device
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
-    encoder = encoders.load(exp / "encoder", device=device)
-    judge = Judge.load(exp / "judge").to(device)
-    unknown = sorted(set(clips.labels) - set(judge.labels))
-    if unknown:
-        more = f" and {len(unknown) - 5} more classes" if len(unknown) > 5 else ""
-        say(f"judge: never heard {', '.join(unknown[:5])}{more}: its scores are left out")
-    names = sorted({*clips.labels, *judge.labels})
-    label = torch.tensor([names.index(name) for name in clips.labels])
-    with torch.no_grad():
-        classes = encoder.embed_text([CLASS_WORDING.format(name) for name in names]).cpu()
-    query, _ = clips.queries("text")
-    scores = {}
-    for system, waves in sounds.items():
-        since = time.perf_counter()
-        waves = waves.to(device)
-        embedding = semantic.embed(encoder, waves, rate).cpu()
-        found = semantic.encoder_scores(embedding, query, classes, label)
-        if not unknown:
-            found |= semantic.judge_scores(judge, waves, rate, clips.labels)
-        scores[system] = {name: values.cpu() for name, values in found.items()}
-        say(f"meaning of {system}: {time.perf_counter() - since:.1f} s")
-    return scores
+    mixture, ideal, reference = scoring.given(clips, grid)
+    rate = grid.sample_rate
+    texts = [scoring.of_folder(s, "text", folder, clips, rate) for s, folder in folders.items()]
+    found = [mixture, ideal, *texts, reference]
+    for kind in kinds:
+        if kind == "text" or not clips.queries(kind)[1].any():
+            continue
+        for system, folder in folders.items():
+            beside = folder.with_name(f"{folder.name}-{kind}")
+            if beside.is_dir():
+                found.append(scoring.of_folder(system, kind, beside, clips, rate))
+            elif system in systems:
+                say(f"{system} by {kind}: not separated ({beside} is missing), left out")
+    return found
 
 
 @torch.inference_mode()
@@ -165,44 +107,21 @@ def absent_levels(
     return scores
 
 
-def rows_of(
-    clips: EvaluationSet, index: list[int], system: str, query: str, scores: dict[str, Tensor]
-) -> list[dict[str, Any]]:
-    """One row a clip; `scores` are (len(index),) each."""
-    return [
-        {"id": clips.ids[i], "system": system, "query": query, "label": clips.labels[i]}
-        | {name: float(values[k]) for name, values in scores.items()}
-        for k, i in enumerate(index)
-    ]
-
-
-def kind_rows(
-    separated: Path, systems: list[str], kinds: list[str], clips: EvaluationSet
-) -> list[dict[str, Any]]:
-    """SI-SDR and its improvement for the query kinds other than text."""
-    rows = []
-    for kind in kinds:
-        index = clips.queries(kind)[1].nonzero()[:, 0].tolist()
-        for system in systems if index else []:
-            estimate = read_estimates(separated / f"{system}-{kind}", clips, index)
-            reference, mixture = clips.sources[index, 0], clips.mixture[index]
-            scores = {
-                "si_sdr": si_sdr(estimate, reference),
-                "si_sdri": si_sdr_improvement(estimate, reference, mixture),
-            }
-            rows += rows_of(clips, index, system, kind, scores)
-    return rows
-
-
 def notes(
     clips: EvaluationSet,
     grid: Spectrogram,
+    windows: Windows | None,
     checked: str,
     summaries: dict,
     added: dict[str, str],
 ) -> str:
     """What the columns and lines of the tables are; `added` says it of columns by name."""
     more = "".join(f"- {name}: {what}.\n" for name, what in added.items())
+    stretch = "One window over the clip"
+    if windows is not None:
+        size, hop = windows.size / SAMPLE_RATE, windows.hop / SAMPLE_RATE
+        filters = "each window (v3)" if windows.framewise else "the whole clip (v4)"
+        stretch = f"Medians of windows of {size:g} s every {hop:g} s, with the filters of {filters}"
     return f"""\
 {len(clips)} fixed mixtures of the {clips.split} split; text queries are the targets' captions.
 Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of the mean.
@@ -213,12 +132,40 @@ Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of 
 {more}\
 - SDR and ISR (images): museval v4's default; this SDR of a mono signal is
   10 log10(|s|²/|s-e|²). SDR (sources): `bsseval_sources_version=True`, after a 512-tap filter.
-  One window over the clip; SIR and SAR are the same in both definitions. {checked}
+  {stretch}; SIR and SAR are the same in both definitions. {checked}
 - Similarity and class hits: by the encoder that queries and rewards come from (hits: nearest class
   name), and by a held-out judge that no training signal touched.
 - {clips.query_note()}
 - {report.undefined_note(summaries)}
 """
+
+
+# What is said of columns and lines where they are there.
+EXPLAINED = {
+    "omni": "text, sound and picture together, the weighted mean of their embeddings",
+    "ensemble": "the mean of several wordings of the text",
+    "negative": "the text, turned away from the captions of what else is in the mixture",
+    "CLAP, ImageBind": "cosine of the output with the target's caption and with the true target, "
+    "by networks that nothing here was trained on unless the encoder is one of them",
+    "Frechet distance": "of the encoder's embeddings of all outputs from those of the true "
+    "targets, less is better; it shrinks with the number of clips, so compare within one line only",
+}
+
+
+def explained(panel: Panel, summaries: dict) -> dict[str, str]:
+    """Those of `EXPLAINED` that these tables need."""
+    needed = [kind for kind in summaries if kind in EXPLAINED]
+    needed += ["CLAP, ImageBind"] if panel.guests else []
+    found = {name: EXPLAINED[name] for name in needed}
+    distances = [e.get("frechet") for entries in summaries.values() for e in entries.values()]
+    if any(distances):
+        found["Frechet distance"] = EXPLAINED["Frechet distance"]
+    else:
+        found["Frechet distance"] = (
+            f"takes {frechet.needed(panel.encoder.dim)} clips or more, as the covariance of fewer "
+            f"embeddings of {panel.encoder.dim} dimensions is not full"
+        )
+    return found
 
 
 def present(separated: Path, systems: list[str]) -> list[str]:
@@ -257,9 +204,52 @@ def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[
             figures.save(figures.scatter(rows, second, first, metric), folder / name)
 
 
+def summarise(outputs: list[Outputs], rows: report.Rows, seed: int) -> dict:
+    """`report.summary` of the rows, with the Frechet distance to the true targets if it has one."""
+    summaries = report.summary(rows, seed)
+    reference = next(o for o in outputs if o.system == "reference")
+    for o in outputs:
+        if o is not reference:
+            entry = frechet.distance(o.embedding, reference.embedding[o.has])
+            if not math.isnan(entry["mean"]):
+                summaries[o.query][o.system]["frechet"] = entry
+    return summaries
+
+
+def compare(
+    rows: report.Rows, summaries: dict, pairs: list[list[str]], seed: int
+) -> dict[str, dict[tuple[str, str], dict[str, dict[str, float]]]]:
+    """`report.compare` by kind of query and by pair."""
+    return {
+        query: {
+            (a, b): report.compare(rows, a, b, query, seed)
+            for a, b in pairs
+            if {a, b} <= found.keys()
+        }
+        for query, found in summaries.items()
+    }
+
+
+def tables(
+    summaries: dict, paired: dict, systems: list[str], lines: Sequence[literature.Published]
+) -> list[str]:
+    """All tables of the page; those without content are left out."""
+    trained = {
+        query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
+    }
+    found = [report.score_table(summaries["text"])]
+    found += [report.kinds_table(trained), report.kinds_table(trained, "frechet")]
+    if lines or len(summaries) > 1:
+        found.append(literature.layout(summaries, lines))
+    found += [report.paired_table(v, *pair) for pair, v in paired["text"].items()]
+    return [table for table in found if table]
+
+
 def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
+    title, lines = literature.published(cfg.published)
+    windows = Windows.of_seconds(cfg.bss.window_s, cfg.bss.hop_s, SAMPLE_RATE, cfg.bss.framewise)
     separated = exp / "separated"
     asked = OmegaConf.to_container(cfg.systems)
     systems = present(separated, [s for s in asked if isinstance(s, str)])
@@ -268,63 +258,51 @@ def run(cfg: DictConfig) -> None:
     others = elsewhere(asked, [*systems, *simple])
     if not (systems or others):
         raise DataError(f"{separated}: holds no results; run stage 6 first")
-    jobs = cfg.jobs or len(os.sched_getaffinity(0))
 
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
     grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
+    panel = panel_of(cfg, clips, grid.sample_rate, device)
     folders = {name: separated / name for name in (*simple, *systems)} | others
-    estimates = text_estimates(folders, clips, grid)
-    say(f"{len(clips)} mixtures x {len(estimates)} systems read")
-
-    since = time.perf_counter()
-    scores = signal_scores(clips, estimates, jobs, device)
-    say(f"signal ratios: {time.perf_counter() - since:.1f} s")
+    outputs = outputs_of(list(cfg.queries), clips, folders, systems, grid)
+    say(f"{len(clips)} mixtures, {len(outputs)} sets of sounds")
+    jobs = cfg.jobs or len(os.sched_getaffinity(0))
+    scoring.score(clips, outputs, panel, jobs=jobs, device=device, windows=windows, say=say)
     checked = ""
     if cfg.check:
-        worst = check_against_museval(clips, estimates, scores, cfg.check)
+        worst = scoring.check_against_museval(clips, outputs, cfg.check, windows)
         checked = (
             f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
-            f"{len(estimates)} systems: largest difference {worst:.1g} dB."
+            f"{sum(o.signal for o in outputs)} outputs: largest difference {worst:.1g} dB."
         )
         say(checked)
-    sounds = estimates | {"reference": clips.sources[:, 0]}
-    for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
-        scores.setdefault(system, {}).update(found)
-
-    if cfg.absent:
-        for system, found in absent_levels(exp, clips, systems, device).items():
-            scores[system].update(found)
-    everyone = list(range(len(clips)))
-    rows = [
-        row for s, found in scores.items() for row in rows_of(clips, everyone, s, "text", found)
-    ]
-    rows += kind_rows(separated, systems, [k for k in cfg.queries if k != "text"], clips)
-    summaries = report.summary(rows, cfg.seed)
-    pairs = [(a, b) for a, b in cfg.pairs if a in estimates and b in estimates]
-    compared = {(a, b): report.compare(rows, a, b, seed=cfg.seed) for a, b in pairs}
-
-    trained = {
-        query: {s: found[s] for s in systems if s in found} for query, found in summaries.items()
-    }
-    tables = [report.score_table(summaries["text"])]
-    tables += [report.kinds_table(trained)] if systems else []
-    tables += [report.paired_table(found, a, b) for (a, b), found in compared.items()]
     added = {name: baselines.BASELINES[name][1] for name in simple}
     added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
     if cfg.absent:
+        found = absent_levels(exp, clips, systems, device)
+        for o in outputs:
+            o.scores |= found.get(o.system, {}) if o.query == "text" else {}
         added["level when absent"] = (
             "of what is found, under the mixture, when asked by text for another mixture's target"
         )
-    if not any("judge_hit" in row for row in rows):
+    if panel.judge is None:
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
-    page = "\n\n".join([*tables, notes(clips, grid, checked, summaries, added)])
+
+    rows = [row for o in outputs for row in o.rows(clips)]
+    summaries = summarise(outputs, rows, cfg.seed)
+    paired = compare(rows, summaries, cfg.pairs, cfg.seed)
+    added |= explained(panel, summaries)
+    text = notes(clips, grid, windows, checked, summaries, added)
+    text += literature.note(title) if lines else ""
+    page = "\n\n".join([*tables(summaries, paired, systems, lines), text])
 
     out = exp / "scores"
     report.write_csv(out / "per_clip.csv", rows)
-    paired = {f"{a} - {b}": found for (a, b), found in compared.items()}
-    report.write_json(out / "summary.json", {"summary": summaries, "paired": paired})
+    report.write_csv(out / "per_class.csv", report.class_rows(rows, cfg.seed))
+    named = {q: {f"{a} - {b}": v for (a, b), v in found.items()} for q, found in paired.items()}
+    content = {"summary": summaries, "paired": named["text"], "paired_by_query": named}
+    report.write_json(out / "summary.json", content)
     report.write_text(out / "table.md", page)
-    draw(out, rows, [*scores], pairs)
+    draw(out, rows, [*summaries["text"]], [*paired["text"]])
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
     say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")

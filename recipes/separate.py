@@ -149,7 +149,7 @@ def run(cfg: DictConfig) -> None:
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     systems = available(exp, list(cfg.systems))
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
-    queries = {kind: clips.queries(kind) for kind in cfg.queries}
+    queries = {kind: clips.queries(kind, dict(cfg.weights)) for kind in cfg.queries}
     queries = {kind: found for kind, found in queries.items() if found[1].any()}
     out = exp / "separated"
     staging = exp / ".separated.part"

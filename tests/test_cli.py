@@ -209,6 +209,30 @@ def test_scores_of_a_folder(make_wav, capsys, tmp_path):
     assert "gone" in capsys.readouterr().err
 
 
+def test_folders_are_scored_in_windows_and_against_each_other(make_wav, capsys):
+    for k in range(6):  # two systems, the second with twice the hum and as much more as k
+        for folder in ("ref", "est", "other", "mix"):
+            make_wav(f"{folder}/{k}.wav", 1.0)
+        wave, rate = soundfile.read(f"ref/{k}.wav")
+        hum = 0.05 * np.sin(np.arange(len(wave)))
+        for folder, gain in (("est", 0.1), ("other", 0.2 + 0.01 * k), ("mix", 1)):
+            soundfile.write(f"{folder}/{k}.wav", wave + gain * hum, rate, "FLOAT")
+    score = ["score", "ref", "est", "--mixture", "mix"]
+    assert cli.main([*score, "--against", "other", "--window", "0.5", "--hop", "0.25"]) == 0
+    out = capsys.readouterr().out
+    # 6 and more dB in all six: exact two-sided p of Wilcoxon's test is 2 / 2^6
+    row = next(x for x in out.splitlines() if x.startswith("| SDR (images) dB | +"))
+    assert "| estimates - others | difference |" in out
+    assert row.endswith("| 100 % | 0.031 |") and float(row.split("+")[1].split()[0]) > 6
+    for wrong, said in (
+        ([*score, "--hop", "1"], "give --window too"),
+        (["score", "ref", "est", "--window", "1"], "give --mixture"),
+        ([*score, "--window", "0"], "both must be 1 or more"),
+    ):
+        assert cli.main(wrong) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_faults_of_the_system_are_one_line(make_wav, monkeypatch, capsys):
     def fail(*_):
         raise OSError(28, "No space left on device", "x.npz")

@@ -1,6 +1,7 @@
 """The fixed test mixtures in memory, with their query embeddings."""
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from torch import Tensor
 from sep.data import mixtures
 from sep.data.bank import QueryBank
 from sep.data.kaldi import DataDir
-from sep.errors import DataError
+from sep.errors import DataError, OptionError
+from sep.query import fuse, subtract
 from sep.spectrogram import Spectrogram
 from sep.train.losses import target_masks
 
-KINDS = ("text", "audio", "image")
+KINDS = ("text", "audio", "image", "omni", "ensemble", "negative")
+WEIGHTS = {"text": 2.0, "audio": 1.0, "image": 2.0, "negative": 0.5}  # of OmniSep
 
 
 class EvaluationSet:
@@ -56,33 +59,61 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.mixtures)
 
-    def queries(self, kind: str) -> tuple[Tensor, Tensor]:
+    def queries(self, kind: str, weights: Mapping[str, float] = WEIGHTS) -> tuple[Tensor, Tensor]:
         """Query embeddings of one kind.
 
         The text query is the target's caption, the audio query another recording of its class,
-        the image query a picture of its class. A mixture without that kind has a row of zeros.
+        the image query a picture of its class; omni is these three, mixed by `weights`. Ensemble
+        is the mean of the wordings of the text that were embedded, negative the text query turned
+        away from the captions of what else is in the mixture. A mixture without that kind has a
+        row of zeros.
 
         Args:
-            kind: text, audio or image.
+            kind: one of `KINDS`.
+            weights: of `text`, `audio` and `image` in omni; `negative` is the factor a of
+                (1 + a) q - a n.
 
         Returns:
-            vectors (n, D) and has (n,) bool.
+            vectors (n, D), of norm 1 or 0, and has (n,) bool.
+
+        Raises:
+            DataError: an unknown kind, or a clip that was not embedded.
+            OptionError: weights below 0, or none above.
         """
-        dim = self._bank(self.split).dim
-        vectors, has = torch.zeros(len(self), dim), torch.zeros(len(self), dtype=torch.bool)
+        if kind not in KINDS:
+            raise DataError(f"query kind '{kind}' is unknown; use {', '.join(KINDS)}")
+        if min(weights.values()) < 0 or not sum(weights[k] for k in ("text", "audio", "image")) > 0:
+            raise OptionError(f"weights {dict(weights)}: give 0 or more, and one of a query above")
+        if kind == "omni":
+            parts, have = zip(*(self.queries(k) for k in ("text", "audio", "image")), strict=True)
+            shares = torch.tensor([float(weights[k]) for k in ("text", "audio", "image")])
+            has = torch.stack(have).all(0)
+            return fuse(torch.stack(parts, 1), shares) * has[:, None], has
+        vectors = torch.zeros(len(self), self._bank(self.split).dim)
         for i, mixture in enumerate(self.mixtures):
             found = self._query_clip(mixture, kind)
-            if found is None:
-                continue
-            split, clip = found
-            bank = self._bank(split)
-            if clip not in bank.row:
-                raise DataError(
-                    f"{self.query_dir}/{split}.safetensors: has no clip {clip}; run stage 3 again"
-                )
-            vectors[i] = _vector(bank, kind, bank.row[clip])
-            has[i] = bool(vectors[i].any())
+            if found is not None:
+                vectors[i] = self._vector(kind, *found)
+        has = vectors.any(-1)
+        if kind == "negative":
+            away = [[self._vector("text", self.split, c) for c in m.interferers] for m in
+                    self.mixtures]  # fmt: skip
+            factor = float(weights["negative"])
+            away = torch.stack([fuse(torch.stack(clips)) for clips in away])
+            vectors = subtract(vectors, away, factor / (1 + factor))
         return vectors, has
+
+    def _vector(self, kind: str, split: str, clip: str) -> Tensor:
+        """One clip's embedding (D,): its caption, all its wordings, its sound or its picture."""
+        bank = self._bank(split)
+        if clip not in bank.row:
+            raise DataError(
+                f"{self.query_dir}/{split}.safetensors: has no clip {clip}; run stage 3 again"
+            )
+        row = bank.row[clip]
+        if kind == "ensemble":
+            return fuse(bank.text[row])
+        return {"audio": bank.audio, "image": bank.image}.get(kind, bank.text[:, 0])[row]
 
     def _query_clip(self, mixture: mixtures.Mixture, kind: str) -> tuple[str, str] | None:
         """Split and clip whose embedding is the query of this kind, None where there is none."""
@@ -121,17 +152,6 @@ class EvaluationSet:
         if split not in self._banks:
             self._banks[split] = QueryBank(self.query_dir / f"{split}.safetensors")
         return self._banks[split]
-
-
-def _vector(bank: QueryBank, kind: str, row: int) -> Tensor:
-    """One clip's embedding (D,): its caption, its sound or its picture."""
-    if kind == "text":
-        return bank.text[row, 0]
-    if kind == "audio":
-        return bank.audio[row]
-    if kind == "image":
-        return bank.image[row]
-    raise DataError(f"query kind '{kind}' is unknown; use {', '.join(KINDS)}")
 
 
 def ideal_ratio_mask(sources: Tensor, spectrogram: Spectrogram) -> Tensor:

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from sep import audio
 from sep.errors import DataError
+from sep.metrics.bss import Windows, median
 from sep.metrics.bss_torch import bss_eval
 from sep.metrics.sisdr import sdr, si_sdr
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+KINDS = ("reference", "estimate", "mixture")
 SHOWN = 20  # faults named one by one before the rest are only counted
 
 
@@ -61,20 +63,30 @@ def _faults(files: dict[str, dict[str, Path]]) -> list[str]:
     return faults
 
 
-def _row(reference: Tensor, estimate: Tensor, mixture: Tensor | None) -> dict[str, float]:
+def _row(
+    reference: Tensor, estimate: Tensor, mixture: Tensor | None, windows: Windows | None
+) -> dict[str, float]:
     """Scores of one clip, (C, N) each; channels of SI-SDR are averaged, of BSS Eval joined."""
     row = {"si_sdr": float(si_sdr(estimate, reference).mean())}
+    plain = float(sdr(estimate.flatten(), reference.flatten()))
     if mixture is None:
-        row["sdr_images"] = float(sdr(estimate.flatten(), reference.flatten()))
-        return row
+        return row | {"sdr_images": plain}
     row["si_sdri"] = row["si_sdr"] - float(si_sdr(mixture, reference).mean())
-    references = torch.stack([reference, mixture - reference])
-    scores = bss_eval(references[None], estimate[None, None])
-    return row | {name: float(value) for name, value in scores.items()}
+    row["sdri"] = plain - float(sdr(mixture.flatten(), reference.flatten()))
+    rest = mixture - reference
+    references = torch.stack([reference, rest] if rest.any() else [reference])
+    scores = bss_eval(references[None], estimate[None, None], windows=windows)
+    return row | {name: float(median(value.flatten().numpy())) for name, value in scores.items()}
 
 
 def score_folder(
-    reference_dir: str | Path, estimate_dir: str | Path, mixture_dir: str | Path | None = None
+    reference_dir: str | Path,
+    estimate_dir: str | Path,
+    mixture_dir: str | Path | None = None,
+    *,
+    window_s: float | None = None,
+    hop_s: float | None = None,
+    framewise: bool = False,
 ) -> list[dict[str, Any]]:
     """Score every estimate against the reference of the same relative name (suffix ignored).
 
@@ -85,14 +97,18 @@ def score_folder(
             mixture and BSS Eval (SDR in both definitions, ISR, SIR, SAR) are given too: the
             interference is what the mixture holds beside the reference. The longest clip is
             held in memory in whole.
+        window_s, hop_s, framewise: BSS Eval in windows (`sep.metrics.bss.Windows`), of which a
+            clip gets the median; one window over the clip by default.
 
     Returns:
         One row a file, by name: `id`, `si_sdr`, and `sdr_images` or all the BSS Eval scores in
-        dB; NaN where a silent signal leaves a score undefined.
+        dB; NaN where a silent signal leaves a score undefined, an SIR of +inf where the mixture is
+        the reference alone.
 
     Raises:
         DataError: files are missing, extra, of different rate, length or channel count; the
             message names each on a line of its own.
+        OptionError: windows of no length.
     """
     files = {"reference": _files(reference_dir), "estimate": _files(estimate_dir)}
     if mixture_dir is not None:
@@ -104,7 +120,8 @@ def score_folder(
 
     rows = []
     for name in sorted(files["reference"]):
-        waves = {kind: audio.read(found[name])[0] for kind, found in files.items()}
-        scores = _row(waves["reference"], waves["estimate"], waves.get("mixture"))
-        rows.append({"id": name, **scores})
+        read = {kind: audio.read(found[name]) for kind, found in files.items()}
+        waves = [read[kind][0] if kind in read else None for kind in KINDS]
+        windows = Windows.of_seconds(window_s, hop_s, read["reference"][1], framewise)
+        rows.append({"id": name, **_row(*waves, windows)})
     return rows

@@ -21,16 +21,23 @@ METRICS = {
     "si_sdr": ("SI-SDR dB", 2),
     "si_sdri": ("SI-SDRi dB", 2),
     "sdr_images": ("SDR (images) dB", 2),
+    "sdri": ("SDRi (images) dB", 2),
     "sdr_sources": ("SDR (sources) dB", 2),
     "isr_images": ("ISR (images) dB", 2),
     "sir": ("SIR dB", 2),
     "sar": ("SAR dB", 2),
     "encoder_similarity": ("similarity, encoder", 3),
     "judge_similarity": ("similarity, judge", 3),
+    "clap_text": ("CLAP, text", 3),
+    "clap_audio": ("CLAP, true target", 3),
+    "imagebind_text": ("ImageBind, text", 3),
+    "imagebind_audio": ("ImageBind, true target", 3),
     "encoder_hit": ("class hits, encoder", 3),
     "judge_hit": ("class hits, judge", 3),
     "absent_db": ("level when absent, dB", 1),
+    "frechet": ("Frechet distance", 4),  # of all clips together, in summaries only
 }
+CLASS_RESAMPLES = 1000  # of the bootstrap of a class
 UNBOUNDED_DB = 100.0  # a ratio above this is rounding noise, shown as ">100"
 
 Rows = Sequence[dict[str, Any]]
@@ -58,6 +65,19 @@ def summary(rows: Rows, seed: int = 0) -> dict[str, dict[str, dict[str, dict[str
     return result
 
 
+def class_rows(rows: Rows, seed: int = 0) -> list[dict[str, Any]]:
+    """A row a query kind, system, class and metric, with the numbers of `statistics.summarise`."""
+    found = []
+    for query, system in dict.fromkeys((r["query"], r["system"]) for r in rows):
+        chosen = select(rows, system, query)
+        for label in sorted({r["label"] for r in chosen}):
+            own = [r for r in chosen if r["label"] == label]
+            for name in _metrics(own):
+                head = {"query": query, "system": system, "label": label, "metric": name}
+                found.append(head | summarise([r.get(name) for r in own], seed, CLASS_RESAMPLES))
+    return found
+
+
 def compare(
     rows: Rows, first: str, second: str, query: str = "text", seed: int = 0
 ) -> dict[str, dict[str, float]]:
@@ -77,21 +97,23 @@ def _number(value: float, digits: int, signed: bool = False) -> str:
         return "-"
     if value > UNBOUNDED_DB:
         return f">{UNBOUNDED_DB:.0f}"
+    value = round(value, digits) + 0.0  # no "-0.00"
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def _cell(entry: dict[str, float] | None, digits: int) -> str:
-    """`mean ± standard error`."""
+def cell(entry: dict[str, float] | None, digits: int) -> str:
+    """`mean ± standard error`, the mean alone where no error is known."""
     if entry is None or math.isnan(entry["mean"]):
         return "-"
     if entry["mean"] > UNBOUNDED_DB:
         return f">{UNBOUNDED_DB:.0f}"
-    return f"{_number(entry['mean'], digits)} ± {_number(entry['sem'], digits)}"
+    error = "" if math.isnan(entry["sem"]) else f" ± {_number(entry['sem'], digits)}"
+    return _number(entry["mean"], digits) + error
 
 
-def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table; the first column is aligned left, the others right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+def markdown(header: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table; the first `left` columns are aligned left, the others right."""
+    lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -105,7 +127,7 @@ def score_table(entries: dict[str, dict[str, dict[str, float]]]) -> str:
     body = []
     for name in names:
         title, digits = METRICS[name]
-        body.append([title, *(_cell(entries[s].get(name), digits) for s in systems)])
+        body.append([title, *(cell(entries[s].get(name), digits) for s in systems)])
         if name == "si_sdri":
             found = [entries[s].get(name) for s in systems]
             body.append(
@@ -121,16 +143,19 @@ def _interval(entry: dict[str, float] | None, digits: int, signed: bool = False)
     return f"[{_number(entry['low'], digits, signed)}, {_number(entry['high'], digits, signed)}]"
 
 
-def kinds_table(summaries: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
-    """Markdown table of SI-SDRi: a line a query kind, a column a system."""
+def kinds_table(
+    summaries: dict[str, dict[str, dict[str, dict[str, float]]]], metric: str = "si_sdri"
+) -> str:
+    """Markdown table of one metric: a line a query kind, a column a system; "" for no scores."""
     systems = list(dict.fromkeys(s for entries in summaries.values() for s in entries))
-    digits = METRICS["si_sdri"][1]
+    title, digits = METRICS[metric]
     body = []
     for query, entries in summaries.items():
-        count = max(e["si_sdri"]["n"] for e in entries.values())
-        cells = (_cell(entries.get(s, {}).get("si_sdri"), digits) for s in systems)
-        body.append([f"{query} ({count} clips)", *cells])
-    return markdown(["SI-SDRi dB by query", *systems], body)
+        counts = [entry[metric]["n"] for entry in entries.values() if metric in entry]
+        if counts:
+            cells = (cell(entries.get(s, {}).get(metric), digits) for s in systems)
+            body.append([f"{query} ({max(counts)} clips)", *cells])
+    return markdown([f"{title} by query", *systems], body) if body else ""
 
 
 def paired_table(comparison: dict[str, dict[str, float]], first: str, second: str) -> str:
@@ -159,8 +184,9 @@ def undefined_note(summaries: dict[str, dict[str, dict[str, dict[str, float]]]])
     ]
     if not found:
         return "Every clip has a defined score."
-    return "Clips with a silent reference or output have no score and are left out: " + (
-        ", ".join(found) + "."
+    return (
+        "Clips with a silent reference or output, or with nothing beside the target (for the SIR), "
+        f"have no score and are left out: {', '.join(found)}."
     )
 
 

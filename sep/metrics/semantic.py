@@ -4,10 +4,11 @@ Two listeners answer: the encoder that queries and rewards come from, and a judg
 signal ever touched. A gain that only the first hears is reward hacking.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from encoders.base import Encoder
 from encoders.judge import Judge
@@ -16,15 +17,10 @@ BATCH = 8  # clips embedded at once; larger ones fall out of the cache of a CPU
 SILENT_PEAK = 1e-6  # full scale 1; below any sample of a 16-bit file
 
 
-def _batched(function, wave: Tensor, *columns: Sequence) -> Tensor:
-    """`function` over slices of at most BATCH clips of `wave` and of the columns, joined."""
+def _batched(function: Callable[[Tensor], Tensor], wave: Tensor) -> Tensor:
+    """`function` over slices of at most BATCH clips of `wave`, joined."""
     with torch.no_grad():
-        return torch.cat(
-            [
-                function(wave[i : i + BATCH], *(column[i : i + BATCH] for column in columns))
-                for i in range(0, len(wave), BATCH)
-            ]
-        )
+        return torch.cat([function(part) for part in wave.split(BATCH)])
 
 
 def _without_silence(wave: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +78,10 @@ def judge_scores(
     index = {name: i for i, name in enumerate(judge.labels)}
     wanted = torch.tensor([index[label] for label in labels], device=wave.device)
     silent, heard = _without_silence(wave)
-    similarity = _batched(
-        lambda w, names: judge.similarity(w, sample_rate, list(names)), heard, labels
-    )
-    guess = _batched(lambda w: judge.classify(w, sample_rate), heard)
-    hit = (guess.to(wanted.device) == wanted).to(similarity.dtype)
+    embedding = _batched(lambda w: judge.embed(w, sample_rate), heard)
+    vectors = normalize(judge.class_vectors.detach(), dim=-1)[wanted]
+    similarity = (embedding * vectors).sum(-1)
+    hit = (judge.logits(embedding).detach().argmax(-1) == wanted).to(similarity.dtype)
     return {
         "judge_similarity": similarity.masked_fill(silent, float("nan")),
         "judge_hit": hit.masked_fill(silent, float("nan")),

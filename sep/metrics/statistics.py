@@ -32,12 +32,14 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def summarise(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+def summarise(
+    values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, float]:
     """Mean, standard error (sample standard deviation / sqrt n), median and interval.
 
     Args:
         values: scores, one a clip; None and numbers that are not finite are counted and left out.
-        seed: of the bootstrap.
+        seed, resamples: of the bootstrap.
 
     Returns:
         `n`, `undefined`, `mean`, `sem`, `median`, `low`, `high`.
@@ -45,7 +47,7 @@ def summarise(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     values = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     finite = values[np.isfinite(values)]
     count = len(finite)
-    low, high = bootstrap_interval(finite, seed)
+    low, high = bootstrap_interval(finite, seed, resamples)
     return {
         "n": count,
         "undefined": len(values) - count,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sep.data import kaldi, mixtures
-from sep.errors import DataError
+from sep.errors import DataError, OptionError
 from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.sisdr import si_sdr
 from sep.spectrogram import Spectrogram
@@ -81,6 +81,38 @@ def test_a_picture_is_found_by_its_path_in_any_split(clips):
     image, has = clips.queries("image")
     assert has.tolist() == [m.label == "low" for m in clips.mixtures]
     assert (image[has][:, 0] == 100).all() and not image[~has].any()
+
+
+def test_wordings_are_averaged(clips):
+    # all wordings are alike here
+    ensemble, has = clips.queries("ensemble")
+    text = torch.nn.functional.normalize(clips.queries("text")[0], dim=-1)
+    assert has.all()
+    torch.testing.assert_close(ensemble, text)
+
+
+def test_negative_and_mixed_queries_by_hand(home):
+    clips = EvaluationSet(home / "data", "test", home / "queries")
+    bank, e = clips._bank("test"), torch.eye(DIM)
+    for row in range(len(bank.ids)):  # captions and sounds on axes, low ones apart from high ones
+        high = bank.ids[row].startswith("test-high")
+        bank.text[row], bank.audio[row] = e[0] if high else e[1], e[2]
+    for row in bank.row.values():
+        clips._bank("train").image[row] = e[3]
+    negative, has = clips.queries("negative")
+    assert has.all()
+    # (1 + a) q - a n with a = 1/2 is 1.5 and -0.5 on their axes, of length sqrt(2.5)
+    own = torch.tensor([m.label == "low" for m in clips.mixtures]).long()
+    for query, axis in zip(negative, own, strict=True):
+        wanted = (1.5 * e[axis] - 0.5 * e[1 - axis]) / 2.5**0.5
+        torch.testing.assert_close(query, wanted)
+    omni, has = clips.queries("omni", {"text": 2, "audio": 1, "image": 2, "negative": 0})
+    assert has.tolist() == [m.label == "low" for m in clips.mixtures]  # the others lack a picture
+    # 2 text + 1 sound + 2 picture over their length, 3
+    torch.testing.assert_close(omni[has], ((2 * e[1] + e[2] + 2 * e[3]) / 3).expand(2, -1))
+    assert not omni[~has].any()
+    with pytest.raises(OptionError, match="one of a query above"):
+        clips.queries("omni", {"text": 0, "audio": 0, "image": 0, "negative": 0.5})
 
 
 def test_the_note_says_what_training_saw(clips):

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from sep import audio
 from sep.errors import DataError
+from sep.metrics.bss import Windows, bss_eval
 from sep.metrics.report import score_folder
 from sep.metrics.sisdr import si_sdr
 
@@ -82,3 +84,24 @@ def test_stereo_is_scored_and_silence_is_nan(tmp_path):
     audio.write(tmp_path / "est" / "b.wav", wave(3), RATE)
     stereo, silent = score_folder(tmp_path / "ref", tmp_path / "est")
     assert math.isfinite(stereo["si_sdr"]) and math.isnan(silent["si_sdr"])
+
+
+def test_a_recording_of_the_target_alone_has_no_interference(tmp_path):
+    for kind, sound in {"ref": wave(1), "est": wave(1) + 0.1 * wave(2), "mix": wave(1)}.items():
+        audio.write(tmp_path / kind / "a.wav", sound, RATE, subtype="FLOAT")
+    row = score_folder(tmp_path / "ref", tmp_path / "est", tmp_path / "mix")[0]
+    assert row["sir"] == math.inf and row["sdr_images"] == pytest.approx(20, abs=0.5)
+    assert row["sdri"] == -math.inf  # nothing could be better than the mixture
+
+
+def test_windows_follow_the_rate_of_each_file(folders):
+    short, hop = 0.1, 0.05  # 1600 and 800 samples of 4000: four windows
+    rows = score_folder(
+        folders / "ref", folders / "est", folders / "mix", window_s=short, hop_s=hop
+    )
+    windows = Windows(1600, 800)
+    reference, other = wave(0)[0].numpy(), wave(10)[0].numpy()
+    expected = bss_eval(reference, other, reference + 0.1 * other, windows)
+    assert len(expected["sdr_images"]) == 4
+    assert rows[1]["sdr_images"] == pytest.approx(np.median(expected["sdr_images"]), abs=1e-3)
+    assert rows[1]["si_sdr"] == score_folder(folders / "ref", folders / "est")[1]["si_sdr"]

@@ -99,7 +99,7 @@ def test_recipe_runs_from_recordings_to_scores(finished):
         assert len(waves) == 4
         for wave in waves:
             assert soundfile.info(wave).frames == 65_535
-    for name in ("per_clip.csv", "summary.json", "table.md"):
+    for name in ("per_clip.csv", "per_class.csv", "summary.json", "table.md"):
         assert (exp / "scores" / name).stat().st_size > 0
 
 
@@ -214,22 +214,25 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
 
 def test_baselines_and_other_systems_stand_in_the_same_table(finished):
     _, exp = finished
-    asked = ["queries=[text]", "baselines=[ideal_binary,hpss,nmf,agnostic]", "device=cpu"]
+    asked = ["queries=[text,negative]", "baselines=[ideal_binary,hpss,nmf,agnostic]", "device=cpu"]
     succeed(exp, "separate.py", *asked, "inputs=true")
     inputs = exp / "separated" / "inputs"
     lines = (inputs / "queries.tsv").read_text().splitlines()
     assert lines[0] == "id\ttext\tlabel" and len(lines) == 1 + len(list(inputs.glob("*.wav"))) == 5
-    score = ["score.py", *asked, "check=0"]
+    score = ["score.py", *asked, "check=0", "published=music_clean"]
     # a system that does nothing, scored from its folder
     done = succeed(exp, *score, f"systems=[rl,{{idle: {inputs}}}]", "pairs=[[rl,idle]]")
     head = "|  | mixture | ideal | ideal_binary | hpss | nmf | agnostic | rl | idle | reference |"
     assert head in done.stdout and "| rl - idle |" in done.stdout
     row = next(line for line in done.stdout.splitlines() if line.startswith("| SI-SDRi dB |"))
     assert row.split(" | ")[8] == "0.00 ± 0.00" and "- nmf: " in done.stdout
+    assert "| text | OmniSep | published | 12.37 ± 0.85 |" in done.stdout
+    assert "| text | idle | here |" in done.stdout and "| negative | rl | here |" in done.stdout
     first = sorted(inputs.glob("*.wav"))[0]
     first.write_bytes(first.read_bytes()[:9_000])
     for options, said in (
         ([*score, "systems=[{idle: gone}]"], "gone: not a folder"),
+        ([*score, "published=esc50"], "published 'esc50' is unknown; use vggsound_clean"),
         ([*score, f"systems=[{{idle: {inputs}}}]"], f"{first}: 1 channels of "),
         ([*score, f"systems=[rl,{{rl: {inputs}}}]"], "two columns would be called 'rl'"),
         (["separate.py", "baselines=[magic]"], "baseline 'magic' is unknown"),
