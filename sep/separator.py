@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder, EncoderError
+from encoders.texts import TextCache
 from sep import audio as recording
 from sep import hub
 from sep.chunk import Chunking, overlap_add
@@ -43,6 +44,7 @@ class Separator:
         encoder: embeds the queries and measures how well the result fits them.
         device: where both compute.
         chunking: how long recordings are cut, in samples at the model's rate.
+        embed_text: embeds texts in place of the encoder, such as its `encoders.texts.TextCache`.
 
     Raises:
         SepError: a chunking that is not aligned to the hop of the spectrogram.
@@ -54,10 +56,12 @@ class Separator:
         encoder: Encoder,
         device: str | torch.device = "cpu",
         chunking: Chunking | None = None,
+        embed_text: Callable[[Sequence[str]], Tensor] | None = None,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.encoder = encoder.to(self.device)
+        self.embed_text = embed_text or encoder.embed_text
         hop = model.spectrogram.hop
         self.chunking = chunking or Chunking(
             segment=SEGMENT_FRAMES * hop - 1,
@@ -71,6 +75,8 @@ class Separator:
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None, device: str = "auto") -> "Separator":
         """Load a model folder: config.json, model.safetensors and encoder/.
+
+        Texts are embedded through the user's cache where that spares a tower (`encoders.texts`).
 
         Args:
             folder: by default what `default_model` finds.
@@ -93,11 +99,12 @@ class Separator:
                 f"{folder}: the encoder gives {encoder.dim} numbers and the model takes "
                 f"{model.config['embed_dim']}; copy or train the model again"
             )
-        return cls(model, encoder, place)
+        texts = TextCache(encoder) if encoder.text_apart else None
+        return cls(model, encoder, place, embed_text=texts)
 
     def query(self, **queries: Any) -> Tensor:
         """Embed a query as (D,); arguments and errors as in `sep.query.embed_query`."""
-        return embed_query(self.encoder, **queries)
+        return embed_query(self.encoder, **queries, embed_text=self.embed_text)
 
     def queries(self, queries: Sequence[Query]) -> Tensor:
         """Embed the queries of several sounds as (Q, D).
