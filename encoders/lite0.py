@@ -89,7 +89,11 @@ class _Block(nn.Module):
 
     def __init__(self, into: int, out: int, kernel: int, stride: int, expansion: int):
         super().__init__()
-        self.skip, self.expands, inner = stride == 1 and into == out, expansion > 1, into * expansion
+        self.skip, self.expands, inner = (
+            stride == 1 and into == out,
+            expansion > 1,
+            into * expansion,
+        )
         if self.expands:
             self.conv_pw, self.bn1 = _Same(into, inner, 1), _norm(inner)
             self.conv_dw, self.bn2 = _Same(inner, inner, kernel, stride, inner), _norm(inner)

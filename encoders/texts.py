@@ -20,7 +20,9 @@ from torch import Tensor
 from encoders.base import Encoder
 
 VARIABLE = "SEP_CACHE"
-LONGEST = 250  # bytes of a text that is kept; a longer one may be cut, which is to be said each time
+LONGEST = (
+    250  # bytes of a text that is kept; a longer one may be cut, which is to be said each time
+)
 
 
 class TextCache:

@@ -119,9 +119,7 @@ def _each(embed: Callable[[Any], Tensor], items: list[Any]) -> Tensor | None:
         return torch.stack([embed(item).float().cpu() for item in items])
 
 
-def _text(
-    embed: Callable[[Sequence[str]], Tensor], templates: Sequence[str], text: str
-) -> Tensor:
+def _text(embed: Callable[[Sequence[str]], Tensor], templates: Sequence[str], text: str) -> Tensor:
     plain = " ".join(str(text).encode(errors="replace").decode().split()).rstrip(".")
     if not plain:
         raise QueryError("the text query is empty; say what to look for, such as 'a dog barking'")
