@@ -64,15 +64,14 @@ class Chunking:
         return range(0, (more + 1) * self.stride, self.stride)
 
     def halved(self) -> "Chunking":
-        """Segments of half the length; of half the context too where they else never move on.
+        """Segments of half the length, and of half the context where else that were most of them.
 
         Raises:
             SepError: there are none.
         """
-        try:
-            return replace(self, segment=self.segment // 2)
-        except SepError:
-            return replace(self, segment=self.segment // 2, context=self.context // 2)
+        segment = self.segment // 2
+        context = self.context if 4 * self.context <= segment else self.context // 2
+        return replace(self, segment=segment, context=context)
 
 
 class OverlapAdd:

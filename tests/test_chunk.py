@@ -131,7 +131,7 @@ def test_segment_is_halved_when_memory_runs_out(length):
     assert [start for start, _ in adder.seams] == list(fits.starts(length))
 
 
-def test_the_batch_is_halved_before_the_segment_and_the_context_last():
+def test_the_batch_is_halved_before_the_segment_and_its_context_where_it_is_most_of_it():
     told = []
     wave = torch.ones(1000)
     adder = OverlapAdd(
@@ -141,8 +141,8 @@ def test_the_batch_is_halved_before_the_segment_and_the_context_last():
         overlap_add(adder, wave)
     assert [(c.batch, c.segment, c.context) for c in told] == [
         (1, 100, 20),
-        (1, 50, 20),
-        (1, 25, 10),
+        (1, 50, 10),
+        (1, 25, 5),
     ]
 
 

@@ -127,7 +127,7 @@ def test_damaged_containers_are_named_and_nothing_is_half_written(
 
 
 def separated(home: Path, model_dir: Path, monkeypatch, capsys) -> tuple[int, int]:
-    """Separate what is in `home`/in and check all that is said and written; numbers done, failed."""
+    """Separate what is in `home`/in and check what is said and written; counts done and failed."""
     monkeypatch.chdir(home)
     paths = sorted(path for path in (home / "in").iterdir() if path.name != "folder.wav")
     before = state(paths)
