@@ -8,7 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad, relu6
+from torch.nn.functional import pad, relu6
 
 from encoders.base import EncoderError
 
@@ -32,7 +32,7 @@ class Lite0(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv_stem, self.bn1 = _Same(3, _STEM, 3, 2), _norm(_STEM)
+        self.conv_stem, self.bn1 = _conv(3, _STEM, 3, 2), _norm(_STEM)
         for _ in range(2):  # timm draws and drops two such layers; with them seeds mean the same
             nn.Conv2d(8, 8, 1)
         stages, channels = [], _STEM
@@ -42,7 +42,7 @@ class Lite0(nn.Module):
             stages.append(nn.Sequential(*blocks))
             channels = width
         self.blocks = nn.Sequential(*stages)
-        self.conv_head, self.bn2 = _Same(channels, FEATURES, 1), _norm(FEATURES)
+        self.conv_head, self.bn2 = _conv(channels, FEATURES, 1), _norm(FEATURES)
         self.classifier = nn.Linear(FEATURES, CLASSES)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -67,21 +67,15 @@ class Lite0(nn.Module):
 
 
 class _Same(nn.Conv2d):
-    """Convolution without bias, padded to ceil(size / stride), more after than before if odd."""
-
-    def __init__(self, into: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
-        even = kernel // 2 if stride == 1 else 0
-        super().__init__(into, out, kernel, stride, even, groups=groups, bias=False)
+    """Convolution padded to ceil(size / stride), more after than before where that is odd."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1:
-            return super().forward(x)
         height, width = (
             max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:]
         )
         x = pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return conv2d(x, self.weight, None, self.stride, groups=self.groups)
+        return super().forward(x)
 
 
 class _Block(nn.Module):
@@ -89,18 +83,15 @@ class _Block(nn.Module):
 
     def __init__(self, into: int, out: int, kernel: int, stride: int, expansion: int):
         super().__init__()
-        self.skip, self.expands, inner = (
-            stride == 1 and into == out,
-            expansion > 1,
-            into * expansion,
-        )
+        self.skip, self.expands = stride == 1 and into == out, expansion > 1
+        inner = into * expansion
         if self.expands:
-            self.conv_pw, self.bn1 = _Same(into, inner, 1), _norm(inner)
-            self.conv_dw, self.bn2 = _Same(inner, inner, kernel, stride, inner), _norm(inner)
-            self.conv_pwl, self.bn3 = _Same(inner, out, 1), _norm(out)
+            self.conv_pw, self.bn1 = _conv(into, inner, 1), _norm(inner)
+            self.conv_dw, self.bn2 = _conv(inner, inner, kernel, stride, inner), _norm(inner)
+            self.conv_pwl, self.bn3 = _conv(inner, out, 1), _norm(out)
         else:
-            self.conv_dw, self.bn1 = _Same(inner, inner, kernel, stride, inner), _norm(inner)
-            self.conv_pw, self.bn2 = _Same(inner, out, 1), _norm(out)
+            self.conv_dw, self.bn1 = _conv(inner, inner, kernel, stride, inner), _norm(inner)
+            self.conv_pw, self.bn2 = _conv(inner, out, 1), _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expands:
@@ -111,6 +102,12 @@ class _Block(nn.Module):
             y = relu6(self.bn1(self.conv_dw(x)), inplace=True)
             y = self.bn2(self.conv_pw(y))
         return y + x if self.skip else y
+
+
+def _conv(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if stride > 1:
+        return _Same(into, out, kernel, stride, groups=groups, bias=False)
+    return nn.Conv2d(into, out, kernel, padding=kernel // 2, groups=groups, bias=False)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -132,7 +129,7 @@ def build(channels: int = 3, pretrained: bool = True, classify: bool = False) ->
     if pretrained:
         net.load_state_dict(_imagenet(net.state_dict()))
     if channels == 1:
-        stem = _Same(1, _STEM, 3, 2)
+        stem = _conv(1, _STEM, 3, 2)
         stem.weight = nn.Parameter(net.conv_stem.weight.detach().sum(1, keepdim=True))
         net.conv_stem = stem
     if not classify:
