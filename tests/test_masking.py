@@ -26,7 +26,7 @@ def test_each_query_of_several_is_masked_as_it_would_be_alone(separator):
     spectrum = grid.stft(wave[0])
     alone = torch.cat([model.mask(spectrum.abs(), query) for query in queries])
     expected = alone / alone.sum(0).clamp(min=1)
-    results = Masking(model, queries, [1.0, 2.0])(wave)
+    results = Masking(model, queries, [1.0, 2.0]).whole(wave)
     assert results.shape == (1, 1, 2, 3, 20_000)
     # bfloat16 where the processor has it
     torch.testing.assert_close(
