@@ -6,7 +6,7 @@ common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
 
 align_and_judge() {  # side by side, as neither gains much from more than half of the cores
-  local half=$((($(nproc) + 1) / 2))
+  local half=$(((${cores:-$(nproc)} + 1) / 2))
   run "$recipes/judge.py" "${common[@]}" "threads=$half" "${judge_conf[@]}" &
   judge=$!  # not local: the trap outlives this function
   trap 'kill "$judge" 2>/dev/null || true' EXIT
