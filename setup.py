@@ -9,6 +9,7 @@ VIDEO = ["imageio-ffmpeg>=0.5"]  # brings an ffmpeg along
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
 UI = ["gradio>=6"]
 BASELINES = ["librosa>=0.10"]
+DIST = ["ray>=2.40", "hydra-submitit-launcher>=1.2"]
 
 setup(
     name="sep-toolkit",
@@ -49,9 +50,10 @@ setup(
         "export": EXPORT,
         "ui": UI,
         "baselines": BASELINES,
+        "dist": DIST,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
         "dev": ["pytest>=8", "ruff>=0.9", "playwright>=1.50"]
-        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES]
+        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES, *DIST]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},
