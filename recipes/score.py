@@ -1,13 +1,17 @@
 """Stage 7: score what stage 6 separated, beside the untouched mixture and the ideal mask.
 
-Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables.
+Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables. With
+`launcher=ray` workers share the mixtures; a run that was stopped goes on behind their scores.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import functools
+import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import encoders
 from encoders.judge import Judge
-from sep import audio, hub
+from sep import audio, cluster, hub
+from sep.audio import temporary_of
 from sep.data.kaldi import SAMPLE_RATE
 from sep.device import resolve
 from sep.errors import DataError, OptionError
@@ -30,6 +36,7 @@ from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
 CLASS_WORDING = "the sound of {}"
+PART = 32  # mixtures that a worker of Ray scores at once; of the batches' sizes a multiple
 
 
 def read_estimates(folder: Path, clips: EvaluationSet, rows: list[int]) -> Tensor:
@@ -91,13 +98,12 @@ def signal_scores(
 
 
 def check_against_museval(
-    clips: EvaluationSet, estimates: dict[str, Tensor], scores: dict, count: int
+    clips: EvaluationSet, estimates: dict[str, Tensor], scores: dict, chosen: list[int]
 ) -> float:
-    """Largest difference in dB to museval on `count` clips spread over the set, all systems.
+    """Largest difference in dB to museval on the chosen clips, all systems.
 
     Ratios above 100 dB are rounding noise in both and are not compared.
     """
-    chosen = torch.linspace(0, len(clips) - 1, count).round().long().unique().tolist()
     worst = 0.0
     for system, waves in estimates.items():
         for i in chosen:
@@ -110,16 +116,30 @@ def check_against_museval(
     return worst
 
 
-def semantic_scores(
-    exp: Path, clips: EvaluationSet, sounds: dict[str, Tensor], rate: int, device: torch.device
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge."""
+@functools.cache
+def listeners(exp: Path, device: torch.device) -> tuple[encoders.Encoder, Judge]:
+    """The encoder and the judge of an experiment."""
     encoder = encoders.load(exp / "encoder", device=device)
-    judge = Judge.load(exp / "judge").to(device)
-    unknown = sorted(set(clips.labels) - set(judge.labels))
+    return encoder, Judge.load(exp / "judge").to(device)
+
+
+def semantic_scores(
+    exp: Path,
+    clips: EvaluationSet,
+    sounds: dict[str, Tensor],
+    rate: int,
+    device: torch.device,
+    labels: set[str],
+) -> dict[str, dict[str, Tensor]]:
+    """`scores[system][metric]` (n,): similarity and class hits by the encoder and the judge.
+
+    The judge is left out where it does not know all `labels`, those of the whole test set.
+    """
+    encoder, judge = listeners(exp, device)
+    unknown = sorted(labels - set(judge.labels))
     if unknown:
         say(f"judge: never heard {', '.join(unknown)}: its scores are left out")
-    names = sorted({*clips.labels, *judge.labels})
+    names = sorted({*labels, *judge.labels})
     label = torch.tensor([names.index(name) for name in clips.labels])
     with torch.no_grad():
         classes = encoder.embed_text([CLASS_WORDING.format(name) for name in names]).cpu()
@@ -139,10 +159,17 @@ def semantic_scores(
 
 @torch.inference_mode()
 def absent_levels(
-    exp: Path, clips: EvaluationSet, systems: list[str], device: torch.device, batch: int = 16
+    exp: Path,
+    clips: EvaluationSet,
+    part: EvaluationSet,
+    rows: slice,
+    systems: list[str],
+    device: torch.device,
+    batch: int = 16,
 ) -> dict[str, dict[str, Tensor]]:
     """`scores[system]["absent_db"]` (n,): level of what is found, in dB of the mixture, when a
-    mixture is asked for the next mixture's target whose class it does not hold."""
+    mixture is asked for the next mixture's target whose class it does not hold; for the `rows` of
+    `clips`, which are `part`."""
     held = [{m.label, *m.interferer_labels} for m in clips.mixtures]
     count = len(clips)
     other = [
@@ -155,7 +182,7 @@ def absent_levels(
         model = hub.from_pretrained(exp / system / "best", device)
         levels = []
         for mixture, asked in zip(
-            clips.mixture.split(batch), query[other].split(batch), strict=True
+            part.mixture.split(batch), query[other][rows].split(batch), strict=True
         ):
             found = model.separate(mixture.to(device), asked.to(device)).cpu()
             power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
@@ -175,22 +202,19 @@ def rows_of(
     ]
 
 
-def kind_rows(
-    separated: Path, systems: list[str], kinds: list[str], clips: EvaluationSet
-) -> list[dict[str, Any]]:
-    """SI-SDR and its improvement for the query kinds other than text."""
-    rows = []
-    for kind in kinds:
-        index = clips.queries(kind)[1].nonzero()[:, 0].tolist()
-        for system in systems if index else []:
-            estimate = read_estimates(separated / f"{system}-{kind}", clips, index)
-            reference, mixture = clips.sources[index, 0], clips.mixture[index]
-            scores = {
-                "si_sdr": si_sdr(estimate, reference),
-                "si_sdri": si_sdr_improvement(estimate, reference, mixture),
-            }
-            rows += rows_of(clips, index, system, kind, scores)
-    return rows
+def kind_scores(
+    separated: Path, systems: list[str], kind: str, clips: EvaluationSet
+) -> dict[str, dict[str, Tensor]]:
+    """SI-SDR and its improvement by system, of the mixtures that have this kind of query."""
+    index, scores = clips.queries(kind)[1].nonzero()[:, 0].tolist(), {}
+    for system in systems if index else []:
+        estimate = read_estimates(separated / f"{system}-{kind}", clips, index)
+        reference, mixture = clips.sources[index, 0], clips.mixture[index]
+        scores[system] = {
+            "si_sdr": si_sdr(estimate, reference),
+            "si_sdri": si_sdr_improvement(estimate, reference, mixture),
+        }
+    return scores
 
 
 def notes(
@@ -256,8 +280,98 @@ def draw(folder: Path, rows: report.Rows, systems: list[str], pairs: list[tuple[
             figures.save(figures.scatter(rows, second, first, metric), folder / name)
 
 
+class Scorer:
+    """Scores of any rows of the test set; what Ray's workers do.
+
+    Args:
+        cfg: the configuration.
+        systems: trained ones; folders: of these and all others, for the text queries.
+        jobs: threads for BSS Eval.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, systems: list[str], folders: dict[str, Path], device: str, jobs: int
+    ):
+        self.cfg, self.systems, self.folders = cfg, systems, folders
+        self.exp, self.device, self.jobs = Path(cfg.exp), torch.device(device), jobs
+        self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
+        self.grid = Spectrogram()
+        if systems:
+            self.grid = hub.from_pretrained(self.exp / systems[0] / "best").spectrogram
+
+    def scores(self, rows: slice) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """`scores[query][system][metric]`, a value for each row that has such a query."""
+        cfg, grid, clips = self.cfg, self.grid, self.clips.part(rows)
+        estimates = text_estimates(self.folders, clips, grid)
+        say(f"{len(clips)} mixtures x {len(estimates)} systems read")
+        since = time.perf_counter()
+        scores = signal_scores(clips, estimates, self.jobs, self.device)
+        say(f"signal ratios: {time.perf_counter() - since:.1f} s")
+        found = {"text": scores}
+        if cfg.check:
+            places = torch.linspace(0, len(self.clips) - 1, cfg.check).round().long().unique()
+            first, last, _ = rows.indices(len(self.clips))
+            chosen = [i - first for i in places.tolist() if first <= i < last]
+            worst = check_against_museval(clips, estimates, scores, chosen)
+            found["check"] = {"all": {"worst_db": torch.tensor([worst], dtype=torch.float64)}}
+        sounds = estimates | {"reference": clips.sources[:, 0]}
+        labels, rate = set(self.clips.labels), grid.sample_rate
+        heard = semantic_scores(self.exp, clips, sounds, rate, self.device, labels)
+        for system, values in heard.items():
+            scores.setdefault(system, {}).update(values)
+        if cfg.absent:
+            levels = absent_levels(self.exp, self.clips, clips, rows, self.systems, self.device)
+            for system, values in levels.items():
+                scores[system].update(values)
+        for kind in cfg.queries:
+            if kind != "text":
+                found[kind] = kind_scores(self.exp / "separated", self.systems, kind, clips)
+        return found
+
+    def __call__(self, part: cluster.Part) -> None:
+        """Write the scores of a part."""
+        found = self.scores(slice(part.start, part.start + PART))
+        flat = [
+            ((query, system, metric), values.contiguous())
+            for query, systems in found.items()
+            for system, metrics in systems.items()
+            for metric, values in metrics.items()
+        ]
+        temporary = temporary_of(part.outputs[0])
+        save_file({json.dumps([k, *name]): v for k, (name, v) in enumerate(flat)}, temporary)
+        os.replace(temporary, part.outputs[0])
+
+
+def scores_by_ray(
+    cfg: DictConfig, systems: list[str], folders: dict[str, Path], device: torch.device, count: int
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """As `Scorer.scores` of all `count` mixtures, in parts that are kept until all are done."""
+    exp, staging = Path(cfg.exp), Path(cfg.exp) / ".scores.part"
+    kinds = [exp / "separated" / f"{s}-{k}" for s in systems for k in cfg.queries if k != "text"]
+    read = [*folders.values(), *filter(Path.is_dir, kinds), Path(cfg.data) / cfg.split]
+    read += [exp / name for name in ("queries", "judge", "encoder")]
+    sources = [exp / system / "best" / "model.safetensors" for system in systems]
+    sources += [path for folder in read for path in folder.iterdir()]
+    settings = {name: cfg[name] for name in ("samples", "queries", "absent", "check")}
+    cluster.stage(staging, sources, f"{settings} {systems} {folders} {device}")
+    files = {i: staging / f"{i:08d}.safetensors" for i in range(0, count, PART)}
+    parts = [cluster.Part("scores", i, (file,)) for i, file in files.items()]
+    prepare = cluster.by_program(__file__, "Scorer", cfg, systems, folders, device.type, 1)
+    cluster.finish(parts, prepare, cfg.workers, device.type == "cuda", say)
+    columns: dict[tuple[str, str, str], list[Tensor]] = {}
+    for part in parts:
+        flat = [(json.loads(name), v) for name, v in load_file(part.outputs[0]).items()]
+        for (_, *name), values in sorted(flat, key=lambda entry: entry[0]):
+            columns.setdefault(tuple(name), []).append(values)
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for (query, system, metric), values in columns.items():
+        found.setdefault(query, {}).setdefault(system, {})[metric] = torch.cat(values)
+    return found
+
+
 def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
+    cluster.check(cfg.launcher)
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     separated = exp / "separated"
     asked = OmegaConf.to_container(cfg.systems)
@@ -269,37 +383,32 @@ def run(cfg: DictConfig) -> None:
         raise DataError(f"{separated}: holds no results; run stage 6 first")
     jobs = cfg.jobs or len(os.sched_getaffinity(0))
 
-    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
-    grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
     folders = {name: separated / name for name in (*simple, *systems)} | others
-    estimates = text_estimates(folders, clips, grid)
-    say(f"{len(clips)} mixtures x {len(estimates)} systems read")
-
-    since = time.perf_counter()
-    scores = signal_scores(clips, estimates, jobs, device)
-    say(f"signal ratios: {time.perf_counter() - since:.1f} s")
+    scorer = Scorer(cfg, systems, folders, device, jobs)
+    clips, grid = scorer.clips, scorer.grid
+    if cfg.launcher == "local":
+        found = scorer.scores(slice(None))
+    else:
+        found = scores_by_ray(cfg, systems, folders, device, len(clips))
+    scores = {name: found["text"][name] for name in ("mixture", "ideal", *folders, "reference")}
     checked = ""
     if cfg.check:
-        worst = check_against_museval(clips, estimates, scores, cfg.check)
+        worst = float(found["check"]["all"]["worst_db"].max())
         checked = (
             f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
-            f"{len(estimates)} systems: largest difference {worst:.1g} dB."
+            f"{len(scores) - 1} systems: largest difference {worst:.1g} dB."
         )
         say(checked)
-    sounds = estimates | {"reference": clips.sources[:, 0]}
-    for system, found in semantic_scores(exp, clips, sounds, grid.sample_rate, device).items():
-        scores.setdefault(system, {}).update(found)
-
-    if cfg.absent:
-        for system, found in absent_levels(exp, clips, systems, device).items():
-            scores[system].update(found)
     everyone = list(range(len(clips)))
     rows = [
-        row for s, found in scores.items() for row in rows_of(clips, everyone, s, "text", found)
+        row for s, values in scores.items() for row in rows_of(clips, everyone, s, "text", values)
     ]
-    rows += kind_rows(separated, systems, [k for k in cfg.queries if k != "text"], clips)
+    for kind in [kind for kind in cfg.queries if kind != "text" and kind in found]:
+        index = clips.queries(kind)[1].nonzero()[:, 0].tolist()
+        for system in [s for s in systems if s in found[kind]]:
+            rows += rows_of(clips, index, system, kind, found[kind][system])
     summaries = report.summary(rows, cfg.seed)
-    pairs = [(a, b) for a, b in cfg.pairs if a in estimates and b in estimates]
+    pairs = [(a, b) for a, b in cfg.pairs if a in scores and b in scores]
     compared = {(a, b): report.compare(rows, a, b, seed=cfg.seed) for a, b in pairs}
 
     trained = {
@@ -326,6 +435,7 @@ def run(cfg: DictConfig) -> None:
     draw(out, rows, [*scores], pairs)
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
+    shutil.rmtree(exp / ".scores.part", ignore_errors=True)
     say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")
 
 
