@@ -66,7 +66,7 @@ def test_the_recording_itself_can_be_the_example(make_wav, capsys):
     assert "error: quiet.wav: audio query: is silent" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("launcher", ["local", "ray"])
+@pytest.mark.parametrize("launcher", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_processes_give_what_one_gives_and_a_summary_tells(make_wav, capsys, launcher):
     if launcher == "ray":
         pytest.importorskip("ray", reason="Ray is not installed (extra dist)")

@@ -115,19 +115,20 @@ def test_finished_stages_are_skipped(recipe, finished):
     assert "SI-SDR" in again.stdout
 
 
-def test_two_processes_on_the_cpu_train_from_run_sh(recipe, finished):
+@pytest.mark.parametrize("stop", ["4", pytest.param("5", marks=pytest.mark.slow)])
+def test_two_processes_on_the_cpu_train_from_run_sh(recipe, finished, stop):
     _, exp = finished
-    two = exp.with_name("two")
+    two = exp.with_name(f"two{stop}")
     for name in ("encoder", "judge", "queries"):
         shutil.copytree(exp / name, two / name)
     (two / ".done").mkdir()
     for stage in "23":
         shutil.copy(exp / ".done" / stage, two / ".done" / stage)
-    done = call(recipe, "--tag", "two", "--ngpu", "2", "--stop-stage", "5")
+    done = call(recipe, "--tag", two.name, "--ngpu", "2", "--stop-stage", stop)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count(" on cpu, 2 x ") == 2  # separator and control; said by one process
-    assert sorted(p.name for p in (two / ".done").iterdir()) == list("2345")
-    for system in ("supervised", "control", "rl"):
+    # the separator, and in stage 5 its control; said by one process of two
+    assert done.stdout.count(" on cpu, 2 x ") == {"4": 1, "5": 2}[stop]
+    for system in {"4": ["supervised"], "5": ["supervised", "rl", "control"]}[stop]:
         assert (two / system / "best" / "model.safetensors").is_file()
 
 
