@@ -64,7 +64,7 @@ def test_jobs_whose_worker_dies_are_done_by_another_one(ray, tmp_path):
     left = temporary_of(jobs[0].outputs[0], 1)
     left.write_text("half")  # of a process that ended long ago
     assert cluster.missing(jobs) == jobs
-    went = list(cluster.outcomes(jobs, prepare, 2))
+    went = list(cluster.outcomes(jobs, prepare, 1))
     assert sorted(job.name for job, _ in went) == sorted(names)  # each exactly once
     found = {job.name: result for job, result in went}
     assert cluster.missing(jobs) == []

@@ -95,6 +95,7 @@ def test_on_slurm_every_program_is_a_step_with_its_cores_and_gpu(launch):
     assert "gpus" not in launch("launch=slurm", "run", "program.py")[1][0]  # device=cpu
 
 
+@pytest.mark.slow
 def test_two_nodes_of_slurm_meet_and_train_together(launch):
     done, noted = launch("launch=slurm nodes=2 device=cuda", "train", "program.py", "seed=1")
     assert said(done) == [f"seed=1, {rank} of 2, mean 0.5" for rank in (0, 1)]
