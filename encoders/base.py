@@ -24,6 +24,7 @@ class Encoder(ABC):
         sample_rate: rate in Hz that the audio tower works at; other rates are resampled.
         window: samples at that rate that the audio tower takes at once.
         licence: licence of the weights in one line.
+        text_apart: whether the text tower is loaded apart from the others, when first asked for.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Encoder(ABC):
     sample_rate: int
     window: int
     licence: str
+    text_apart = False
 
     @property
     @abstractmethod

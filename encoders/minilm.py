@@ -43,9 +43,11 @@ class MiniLM(nn.Module):
             ) from None
         self.tokenizer.enable_truncation(_TOKENS)
         self.tokenizer.enable_padding()
+        weights = _renamed(weights)
+        # Not on meta: what draws an embedding's start there imports torch's compiler, for a second.
+        self.words = nn.Embedding.from_pretrained(weights["words.weight"])
+        self.positions = nn.Embedding.from_pretrained(weights["positions.weight"])
         with torch.device("meta"):
-            self.words = nn.Embedding(30_522, DIM)
-            self.positions = nn.Embedding(512, DIM)
             self.norm = nn.LayerNorm(DIM, eps=1e-12)
             self.layers = nn.ModuleList(
                 nn.TransformerEncoderLayer(
@@ -53,7 +55,7 @@ class MiniLM(nn.Module):
                 )
                 for _ in range(_LAYERS)
             )
-        self.load_state_dict(_renamed(weights), assign=True)
+        self.load_state_dict(weights, assign=True)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()

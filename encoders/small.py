@@ -63,6 +63,7 @@ class SmallEncoder(Alignable):
     name = "small"
     sample_rate = 16_000
     licence = LICENCE
+    text_apart = True
     tuning = "full"  # the audio tower starts from pictures
     lora_targets = ("conv_pw", "conv_pwl")
 

@@ -18,10 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -125,6 +128,82 @@ def bench_file(cfg: DictConfig, name: str, device: torch.device, home: Path) -> 
         command_seconds=cold,
         peak_mb=peak,
     )
+
+
+def bench_length(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """Stereo files at 44.1 kHz to files, ours and the plain way in alternation.
+
+    Every run has a process of its own, whose peak memory is that of all it holds. Its time, and its
+    processor time (of all threads), begin when model and encoder are loaded. Ours also measures
+    the similarities, the plain one does not.
+    """
+    encoder = encoders.get("small")
+    encoder.save(home / "encoder")
+    hub.save_pretrained(build(name, torch.device("cpu")), home / name, encoder=home / "encoder")
+    for length_s in cfg.lengths_s:
+        source, count = home / "mixture.wav", round(length_s * 44_100)
+        with audio.Writer(source, 44_100, 2, "PCM_16", count) as writer:
+            for size in (min(2**20, count - k) for k in range(0, count, 2**20)):
+                writer.write(torch.randn(2, size).clamp(-4, 4) * 0.1)
+            writer.finish()
+        ways = {"ours": ours_file, "plain": plain_file}
+        if length_s > cfg.plain_s:
+            del ways["plain"]
+        found: dict[str, list[tuple[float, ...]]] = {way: [] for way in ways}
+        for _ in range(cfg.pairs if length_s <= 60 else 1):
+            for way, work in ways.items():
+                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                    arguments = (home / name, source, home / way, str(device), cfg.threads)
+                    found[way].append(pool.submit(work, *arguments).result())
+        values = {}
+        for way, runs in found.items():
+            seconds, cpu, peaks = zip(*runs, strict=True)
+            values |= {f"{way}_s": statistics.median(seconds), f"{way}_cpu_s": min(cpu)}
+            values[f"{way}_peak_mb"] = max(peaks)
+        if "plain" in ways:
+            pairs = zip(*found.values(), strict=True)
+            values["ratio"] = statistics.median(ours[0] / plain[0] for ours, plain in pairs)
+        emit("separate/length", model=name, audio_s=length_s, **values)
+
+
+def ours_file(
+    folder: Path, source: Path, out: Path, place: str, threads: int
+) -> tuple[float, float, float]:
+    """Separate a file as the toolkit does; seconds, processor seconds, peak memory in MB."""
+    torch.set_num_threads(threads)
+    separator = Separator.from_pretrained(folder, device=place)
+    begun, cpu = time.perf_counter(), time.process_time()
+    separator.separate_file(source, out / "target.wav", out / "residual.wav", text="a dog barking")
+    spent = time.perf_counter() - begun, time.process_time() - cpu
+    return *spent, peak_memory_mb(separator.device)
+
+
+@torch.no_grad()
+def plain_file(
+    folder: Path, source: Path, out: Path, place: str, threads: int
+) -> tuple[float, float, float]:
+    """The same in a straightforward way: all in memory, one pass of the network in float32."""
+    import soundfile
+    import soxr
+
+    torch.set_num_threads(threads)
+    device = torch.device(place)
+    model = hub.from_pretrained(folder, device).to(memory_format=torch.contiguous_format)
+    model.amp, grid = False, model.spectrogram
+    encoder = hub.load_encoder(folder, device)
+    begun, cpu = time.perf_counter(), time.process_time()
+    wave, rate = soundfile.read(source, dtype="float32", always_2d=True)  # (N, C)
+    low = torch.from_numpy(soxr.resample(wave, rate, RATE)).T.to(device)
+    query = encoder.embed_text(["a dog barking"])[0]
+    mask = model.mask(grid.stft(low.mean(0)[None]).abs(), query)[0]
+    estimate = grid.istft(grid.stft(low) * mask, low.shape[-1])
+    target = soxr.resample(estimate.T.cpu().numpy(), RATE, rate)[: len(wave)]
+    target = np.pad(target, ((0, len(wave) - len(target)), (0, 0)))
+    out.mkdir(exist_ok=True)
+    soundfile.write(out / "target.wav", target, rate, "PCM_16")
+    soundfile.write(out / "residual.wav", wave - target, rate, "PCM_16")
+    spent = time.perf_counter() - begun, time.process_time() - cpu
+    return *spent, peak_memory_mb(device)
 
 
 def synthetic_data(clips: int, seconds: int, home: Path):
@@ -389,6 +468,8 @@ def run(cfg: DictConfig) -> None:
                     bench_model(cfg, name, device)
                 elif case == "file":
                     bench_file(cfg, name, device, Path(home))
+                elif case == "length":
+                    bench_length(cfg, name, device, Path(home))
                 elif case == "train":
                     bench_train(cfg, name, device, Path(home))
                 elif case == "rl":

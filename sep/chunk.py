@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,19 +63,36 @@ class Chunking:
         more = max(0, -(-(length - self.segment) // self.stride))
         return range(0, (more + 1) * self.stride, self.stride)
 
+    def halved(self) -> "Chunking":
+        """Segments of half the length, and of half the context where else that were most of them.
+
+        Raises:
+            SepError: there are none.
+        """
+        segment = self.segment // 2
+        context = self.context if 4 * self.context <= segment else self.context // 2
+        return replace(self, segment=segment, context=context)
+
 
 class OverlapAdd:
     """Applies a function to a waveform that arrives in blocks; memory does not grow with it.
 
     A segment is cut when what follows it has begun to arrive, so that the last one is known as
     such. A waveform no longer than a segment goes through in one piece. Where the device runs out
-    of memory the batch is halved, with a warning.
+    of memory the batch is halved, and after that the segment, with a warning.
 
     Args:
         function: (B, ..., n) to (B, ..., n), called with consecutive segments in order; what
             stands between B and n may change.
         chunking: how to cut.
         device: where the function gets its segments.
+        whole: applied in place of `function` to a waveform that goes through in one piece.
+        smaller: called with the chunking that is gone on with when memory ran out.
+
+    Attributes:
+        chunking: how it is cut now.
+        seams: for each segment the sample where it starts, and the one from which it counts more
+            than the segment before.
     """
 
     def __init__(
@@ -83,13 +100,16 @@ class OverlapAdd:
         function: Callable[[Tensor], Tensor],
         chunking: Chunking,
         device: torch.device | str = "cpu",
+        whole: Callable[[Tensor], Tensor] | None = None,
+        smaller: Callable[[Chunking], None] | None = None,
     ):
         self.function, self.chunking, self.device = function, chunking, device
-        self.batch = chunking.batch
-        self.start = 0  # of the next segment, where the samples in waiting begin
-        self.waiting: Tensor | None = None  # (..., n)
-        self.given = 0  # samples that have left
-        self.total: Tensor | None = None  # (..., m) from `given` on, not yet divided by weights
+        self.whole, self.smaller = whole or function, smaller
+        self.start = 0  # of the next segment, in samples from the beginning; waiting begins there
+        self.given = 0  # samples that have left, where total and weights begin
+        self.seams: list[tuple[int, int]] = []
+        self.waiting: Tensor | None = None
+        self.total: Tensor | None = None
         self.weights = torch.zeros(0)
 
     def push(self, wave: Tensor) -> Tensor:
@@ -106,12 +126,8 @@ class OverlapAdd:
     def finish(self) -> Tensor:
         """The rest of the samples, (..., m); none if there never were any."""
         parts = []
-        while self._ready() > 0:
-            parts.append(self._advance())
-        if self.waiting is not None and self.waiting.shape[-1]:
-            self._add(self._apply(self.waiting[None]), last=True)
-            self.waiting = self.waiting[..., :0]
-            parts.append(self._leave(self.given + self.weights.shape[-1]))
+        while self.waiting is not None and self.waiting.shape[-1]:
+            parts.append(self._advance() if self._ready() > 0 else self._end())
         return self._joined(parts)
 
     def _ready(self) -> int:
@@ -122,36 +138,63 @@ class OverlapAdd:
     def _advance(self) -> Tensor:
         """Compute one batch of whole segments, and give what no later one adds to."""
         size, stride = self.chunking.segment, self.chunking.stride
-        count = min(self._ready(), self.batch)
+        count = min(self._ready(), self.chunking.batch)
         segments = [self.waiting[..., k * stride : k * stride + size] for k in range(count)]
-        results = self._apply(torch.stack(segments))
+        results = self._apply(self.function, torch.stack(segments))
+        if results is None:
+            return self._nothing()
         self._add(results, last=False)
-        self.waiting = self.waiting[..., len(results) * stride :]
+        self.waiting = self.waiting[..., count * stride :]
         return self._leave(self.start + self.chunking.context)
 
-    def _apply(self, segments: Tensor) -> Tensor:
-        """Results of as many of the segments as there is room for, at least one."""
-        while True:
+    def _end(self) -> Tensor:
+        """Compute what is left, the last segment, and give all."""
+        function = self.function if self.start else self.whole
+        results = self._apply(function, self.waiting[None])
+        if results is None:
+            return self._nothing()
+        self._add(results, last=True)
+        self.waiting = self.waiting[..., :0]
+        return self._leave(self.given + self.weights.shape[-1])
+
+    def _apply(self, function: Callable[[Tensor], Tensor], segments: Tensor) -> Tensor | None:
+        """Results of segments; None where there was no room, and from now on they are smaller."""
+        try:
+            return function(segments.to(self.device)).cpu()
+        except torch.OutOfMemoryError:
+            pass  # and let go of what the error holds before the next attempt
+        if len(segments) > 1:
+            self.chunking = replace(self.chunking, batch=len(segments) // 2)
+            kept = f"{self.chunking.batch} segments at once"
+        else:
+            self._halve(segments.shape[-1])
+            kept = f"segments of {self.chunking.segment} samples"
+        warnings.warn(f"out of memory: going on with {kept}", stacklevel=5)
+        if self.smaller:
+            self.smaller(self.chunking)
+        return None
+
+    def _halve(self, length: int) -> None:
+        """Go on with segments of half the length, shorter than `length` in any case."""
+        smaller = self.chunking
+        while smaller.segment >= length or smaller is self.chunking:
             try:
-                return self.function(segments.to(self.device)).cpu()
-            except torch.OutOfMemoryError:
-                if len(segments) == 1:
-                    raise SepError(
-                        f"the device has no room for a segment of {self.chunking.segment} samples; "
-                        "use --device cpu"
-                    ) from None
-                self.batch = len(segments) // 2
-                segments = segments[: self.batch]
-                warnings.warn(
-                    f"out of memory: going on with {self.batch} segments at once", stacklevel=4
-                )
+                smaller = smaller.halved()
+            except SepError:
+                raise SepError(
+                    f"the device has no room for a segment of {length} samples; use --device cpu"
+                ) from None
+        if self.start:  # what has left already is context enough
+            skip = (self.chunking.context - smaller.context) // smaller.align * smaller.align
+            self.start, self.waiting = self.start + skip, self.waiting[..., skip:]
+        self.chunking = smaller
 
     def _add(self, results: Tensor, last: bool) -> None:
         """Cross-fade results (B, ..., n) of consecutive segments into what has not left yet."""
         chunking = self.chunking
         for result in results:
             length = result.shape[-1]
-            left = chunking.context if self.start else 0
+            left = max(chunking.context, self.given - self.start) if self.start else 0
             right = 0 if last else length - chunking.context
             kept = result[..., left : right or length].float()
             at = self.start + left - self.given
@@ -163,6 +206,8 @@ class OverlapAdd:
             weight = _fade(kept.shape[-1], chunking.shared, self.start > 0, not last)
             self.total[..., at : at + kept.shape[-1]] += kept * weight
             self.weights[at : at + kept.shape[-1]] += weight
+            middle = left + chunking.shared // 2 if self.start else 0
+            self.seams.append((self.start, self.start + middle))
             self.start += chunking.stride
 
     def _leave(self, stop: int) -> Tensor:
@@ -174,29 +219,29 @@ class OverlapAdd:
         return out
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
+        parts = [part for part in parts if part.shape[-1]] or parts[:1]
         if parts:
             return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        return self._nothing()
+
+    def _nothing(self) -> Tensor:
         return torch.zeros(0) if self.total is None else self.total[..., :0]
 
 
 def overlap_add(
-    function: Callable[[Tensor], Tensor],
-    wave: Tensor,
-    chunking: Chunking,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    adder: OverlapAdd, wave: Tensor, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
-    """Apply `function` to a whole waveform segment by segment, as `OverlapAdd` does.
+    """Send a whole waveform through a new `OverlapAdd`.
 
     Args:
-        function, chunking, device: of `OverlapAdd`.
+        adder: what to apply, and how to cut.
         wave: (..., N), for instance (N,) or (C, N), on the CPU.
         progress: called with the samples done and N after every batch.
 
     Returns:
         (..., N) on the CPU, float32.
     """
-    length, adder = wave.shape[-1], OverlapAdd(function, chunking, device)
+    length, chunking = wave.shape[-1], adder.chunking
     step = chunking.stride * chunking.batch
     result: Tensor | None = None
     cuts = [*range(chunking.segment + step, length, step), length]

@@ -1,4 +1,7 @@
-"""Model folders: config.json and model.safetensors, nothing that could execute when loaded."""
+"""Model folders: config.json and model.safetensors, nothing that could execute when loaded.
+
+Beside them is a model card, README.md, for people and for the Hub; loading does not read it.
+"""
 
 import importlib
 import json
@@ -12,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sep import card
 from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.published import load_omnisep as load_omnisep
@@ -37,9 +41,11 @@ def save_pretrained(
 ) -> None:
     """Write a model folder; an existing one is replaced only when the new one is complete.
 
+    A README.md that somebody else wrote there stays; otherwise one is written (`sep.card`).
+
     Args:
         model: the separator.
-        folder: where to write config.json and model.safetensors.
+        folder: where to write config.json, model.safetensors and README.md.
         encoder: folder of the query encoder, copied to `encoder/` so that the model folder can be
             moved and used alone.
         provenance: training facts to keep (stage, step, seed, scores), JSON-serialisable.
@@ -56,15 +62,19 @@ def save_pretrained(
     }
     if published_encoder:
         config["encoder"] = {"name": published_encoder, "published": True}
+    licence = ""
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         if encoder is not None:
             shutil.copytree(encoder, temporary / "encoder")
             described = json.loads((temporary / "encoder" / "config.json").read_text())
+            licence = described.get("licence") or ""
             config["encoder"] = {k: described.get(k) for k in ("name", "fingerprint")}
         weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         save_file(weights, temporary / "model.safetensors")
         (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        count = sum(parameter.numel() for parameter in model.parameters())
+        card.write(temporary, folder, config, count, licence)
         os.chmod(temporary, 0o755)
         replace_folder(temporary, folder)
     finally:

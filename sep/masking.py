@@ -4,12 +4,16 @@ import torch
 from torch import Tensor
 
 from sep.model import QueryNet
+from sep.unet import steady
 
 SLICE_FRAMES = 1024  # frames of a mask that are computed at once
 
 
 class Masking:
     """Masks segments of a waveform, the function that overlap-add applies.
+
+    Segments go through the network in the steady form that joins them without seams
+    (`sep.unet.steady`); what is masked in one piece, by `whole`, through the network as trained.
 
     Args:
         model: the separator network.
@@ -22,6 +26,7 @@ class Masking:
         self, model: QueryNet, queries: Tensor, sharpness: list[float], keep: bool = False
     ):
         self.model, self.sharpness, self.keep = model, sharpness, keep
+        self.steady = steady(model)
         self.device = model.spectrogram.window.device
         self.queries = queries.to(self.device)
         self.kept: list[Tensor] = []
@@ -33,39 +38,46 @@ class Masking:
 
     def __call__(self, segments: Tensor) -> Tensor:
         """Map (B, R, n), whose first row the network hears, to (B, R, K, Q, n)."""
-        grid = self.model.spectrogram
+        return self._masked(self.steady, segments)
+
+    def whole(self, wave: Tensor) -> Tensor:
+        """The same for a whole recording (B, R, n)."""
+        return self._masked(self.model, wave)
+
+    def _masked(self, model: QueryNet, segments: Tensor) -> Tensor:
+        grid = model.spectrogram
         spectra = grid.stft(segments)
-        logits = self._logits(spectra[:, 0].abs())
+        logits = self._logits(model, spectra[:, 0].abs())
         results = [
             grid.istft(spectra[:, :, None] * self._masks(s * logits)[:, None], segments.shape[-1])
             for s in self.sharpness
         ]
-        if self.keep:
+        masked = torch.stack(results, dim=2)
+        if self.keep:  # last, as a segment that there is no room for is masked again in pieces
             self.kept.extend(logits.half().cpu())
-        return torch.stack(results, dim=2)
+        return masked
 
-    def masks(self, starts: list[int], cut: int, sharpness: float) -> Tensor:
+    def masks(self, seams: list[tuple[int, int]], sharpness: float) -> Tensor:
         """Masks (Q, F, T) in float16 of a whole recording.
 
         Args:
-            starts: first frame of each segment that was masked.
-            cut: frames after a segment's start where it takes over from the one before.
+            seams: for each segment that was masked the frame where it starts, and the one from
+                which it takes over from the segment before.
             sharpness: factor on the logits.
         """
         parts = []
-        for start, following, logits in zip(starts, [*starts[1:], None], self.kept, strict=True):
-            first = 0 if start == 0 else cut
-            last = None if following is None else following - start + cut
-            parts.append(logits[..., first:last])
+        ends = [first for _, first in seams[1:]]
+        for (start, first), end, logits in zip(seams, [*ends, None], self.kept, strict=True):
+            parts.append(logits[..., first - start : None if end is None else end - start])
         slices = torch.cat(parts, dim=-1).split(SLICE_FRAMES, dim=-1)
         masks = (self._masks(sharpness * s.to(self.device).float()[None])[0] for s in slices)
         return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
 
-    def _logits(self, magnitude: Tensor) -> Tensor:
+    def _logits(self, model: QueryNet, magnitude: Tensor) -> Tensor:
         """Logits (B, Q, H, T) of magnitudes (B, F, T)."""
         if len(self.queries) == 1:
-            return self.model.logits(magnitude, self.queries[0])[:, None]
-        return self.model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))
+            return model.logits(magnitude, self.queries[0])[:, None]
+        return model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))
 
     def _masks(self, logits: Tensor) -> Tensor:
         """Masks (B, Q, F, T) of logits (B, Q, H, T)."""

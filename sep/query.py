@@ -1,7 +1,7 @@
 """Queries of any kind, or several at once, as one unit vector."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def embed_query(
     negative: Any = None,
     weights: Mapping[str, float] | None = None,
     templates: Sequence[str] | None = None,
+    embed_text: Callable[[Sequence[str]], Tensor] | None = None,
 ) -> Tensor:
     """Embed what is wanted, and what is not, as one vector (D,) of norm 1.
 
@@ -81,16 +82,19 @@ def embed_query(
         weights: weight by kind, `text`, `audio` or `image` (1 by default) and `negative` (0.5).
         templates: wordings that every text is put into in the place of `{}`, `TEMPLATES` by
             default; the mean of their embeddings is the text's.
+        embed_text: embeds texts in place of the encoder, such as its `encoders.texts.TextCache`.
 
     Raises:
         QueryError: nothing asked for, or a query that cannot be used.
     """
     weights, templates = _checked(weights), _wordings(templates)
-    wanted = {
-        "text": _each(encoder, "text", _listed(text), templates),
-        "audio": _each(encoder, "audio", _listed(audio), templates),
-        "image": _each(encoder, "image", _listed(image), templates),
+    embed = {
+        "text": partial(_text, embed_text or encoder.embed_text, templates),
+        "audio": partial(_audio, encoder),
+        "image": partial(_image, encoder),
     }
+    items = {"text": _listed(text), "audio": _listed(audio), "image": _listed(image)}
+    wanted = {kind: _each(embed[kind], items[kind]) for kind in KINDS}
     wanted = {kind: vectors for kind, vectors in wanted.items() if vectors is not None}
     if not wanted:
         raise QueryError("nothing to look for: give a text, audio or image query")
@@ -98,7 +102,7 @@ def embed_query(
     if not shares.sum() > 0:
         raise QueryError("the weights of all given queries are 0; give one of them more")
     query = fuse(torch.stack([fuse(v) for v in wanted.values()]), shares)
-    unwanted = [_each(encoder, _kind(item), [item], templates) for item in _listed(negative)]
+    unwanted = [_each(embed[_kind(item)], [item]) for item in _listed(negative)]
     if unwanted:
         away, weight = fuse(torch.cat(unwanted)), weights.get("negative", NEGATIVE_WEIGHT)
         if (query - weight * away).norm() < 0.01:
@@ -107,22 +111,20 @@ def embed_query(
     return query
 
 
-def _each(encoder: Encoder, kind: str, items: list[Any], templates: Sequence[str]) -> Tensor | None:
+def _each(embed: Callable[[Any], Tensor], items: list[Any]) -> Tensor | None:
     """Unit vectors (Q, D) on the CPU of queries of one kind; None if there are none."""
     if not items:
         return None
-    text = partial(_text, templates=templates)
-    embed = {"text": text, "audio": _audio, "image": _image}[kind]
     with torch.no_grad():
-        return torch.stack([embed(encoder, item).float().cpu() for item in items])
+        return torch.stack([embed(item).float().cpu() for item in items])
 
 
-def _text(encoder: Encoder, text: str, templates: Sequence[str]) -> Tensor:
+def _text(embed: Callable[[Sequence[str]], Tensor], templates: Sequence[str], text: str) -> Tensor:
     plain = " ".join(str(text).encode(errors="replace").decode().split()).rstrip(".")
     if not plain:
         raise QueryError("the text query is empty; say what to look for, such as 'a dog barking'")
     try:
-        return fuse(encoder.embed_text([wording.replace("{}", plain) for wording in templates]))
+        return fuse(embed([wording.replace("{}", plain) for wording in templates]))
     except EncoderError as error:
         raise QueryError(f"text query '{plain}': {error}") from None
 

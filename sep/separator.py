@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder, EncoderError
+from encoders.texts import TextCache
 from sep import audio as recording
 from sep import hub
-from sep.chunk import Chunking, overlap_add
+from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
 from sep.masking import Masking, sharpness_series
@@ -25,8 +26,9 @@ from sep.stream import Both, Ear, Meter, Scan, on_grid, peak_of, separated
 from sep.waveform import load
 
 SHIPPED = Path(__file__).resolve().parent / "weights" / "small"
-SEGMENT_FRAMES = 1024  # 16.4 s at 16 kHz and a hop of 256
-CONTEXT_FRAMES = 64
+SEGMENT_FRAMES = 2048  # 33 s at 16 kHz and a hop of 256
+CONTEXT_FRAMES = 384  # what is further away changes a target by less than -60 dB, bfloat16 or not
+OVERLAP = 0.05
 FILE_BLOCK = 2**17  # samples a channel read at once
 Query = str | Mapping[str, Any] | Tensor  # a text, arguments of `query`, or what it returns
 
@@ -43,6 +45,7 @@ class Separator:
         encoder: embeds the queries and measures how well the result fits them.
         device: where both compute.
         chunking: how long recordings are cut, in samples at the model's rate.
+        embed_text: embeds texts in place of the encoder, such as its `encoders.texts.TextCache`.
 
     Raises:
         SepError: a chunking that is not aligned to the hop of the spectrogram.
@@ -54,14 +57,17 @@ class Separator:
         encoder: Encoder,
         device: str | torch.device = "cpu",
         chunking: Chunking | None = None,
+        embed_text: Callable[[Sequence[str]], Tensor] | None = None,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.encoder = encoder.to(self.device)
+        self.embed_text = embed_text or encoder.embed_text
         hop = model.spectrogram.hop
         self.chunking = chunking or Chunking(
             segment=SEGMENT_FRAMES * hop - 1,
             context=CONTEXT_FRAMES * hop,
+            overlap=OVERLAP,
             align=hop * 2**model.levels,
             batch=4 if self.device.type == "cuda" else 1,
         )
@@ -71,6 +77,8 @@ class Separator:
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None, device: str = "auto") -> "Separator":
         """Load a model folder: config.json, model.safetensors and encoder/.
+
+        Texts are embedded through the user's cache where that spares a tower (`encoders.texts`).
 
         Args:
             folder: by default what `default_model` finds.
@@ -93,11 +101,12 @@ class Separator:
                 f"{folder}: the encoder gives {encoder.dim} numbers and the model takes "
                 f"{model.config['embed_dim']}; copy or train the model again"
             )
-        return cls(model, encoder, place)
+        texts = TextCache(encoder) if encoder.text_apart else None
+        return cls(model, encoder, place, embed_text=texts)
 
     def query(self, **queries: Any) -> Tensor:
         """Embed a query as (D,); arguments and errors as in `sep.query.embed_query`."""
-        return embed_query(self.encoder, **queries)
+        return embed_query(self.encoder, **queries, embed_text=self.embed_text)
 
     def queries(self, queries: Sequence[Query]) -> Tensor:
         """Embed the queries of several sounds as (Q, D).
@@ -197,7 +206,8 @@ class Separator:
         guide = loud_mono(wave)
         rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
         masking = Masking(self.model, vectors, series, keep=True)
-        results = overlap_add(masking, rows, self.chunking, self.device, progress)  # (R, K, Q, N)
+        adder = self._adder(masking)
+        results = overlap_add(adder, rows, progress)  # (R, K, Q, N)
         scores = [
             [self.similarity(sound, v) for sound, v in zip(sounds, vectors, strict=True)]
             for sounds in results[0]
@@ -211,14 +221,13 @@ class Separator:
             target = on_grid(target, peak_of(mixture)).to(mixture.dtype)
             targets.append(restore(target))
             residual = residual - target
-        hop, chunking = self.model.spectrogram.hop, self.chunking
-        starts = [start // hop for start in chunking.starts(rows.shape[-1])]
-        cut = (chunking.context + chunking.shared // 2) // hop
+        hop = self.model.spectrogram.hop
+        seams = [(start // hop, first // hop) for start, first in adder.seams]
         return Split(
             targets=targets,
             residual=restore(residual),
             sample_rate=rate,
-            masks=masking.masks(starts, cut, series[best]),
+            masks=masking.masks(seams, series[best]),
             similarities=scores[best],
             mixture_similarities=[self.similarity(guide, v) for v in vectors],
         )
@@ -380,8 +389,8 @@ class Separator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Separate sound while it arrives: an iterator of target and residual, both (C, m).
 
-        What comes out is behind by one segment of `chunking`; the parts add up to what came in, in
-        order, and memory does not grow.
+        What comes out is behind by one segment of `chunking`, 33 s unless told otherwise; the parts
+        add up to what came in, in order, and memory does not grow.
 
         Args:
             blocks: floating-point samples (C, n) or (n,), all with the same C.
@@ -398,7 +407,8 @@ class Separator:
         scan.peak = peak
         waves = (load(block, sample_rate)[0].float() for block in blocks)
         masking = Masking(self.model, query[None], [sharpness])
-        for mixture, parts in separated(waves, sample_rate, masking, self.chunking, scan):
+        adder = self._adder(masking)
+        for mixture, parts in separated(waves, sample_rate, masking, adder, scan):
             yield parts[0], mixture - parts[0]
 
     @torch.no_grad()
@@ -412,6 +422,14 @@ class Separator:
         if isinstance(query, Tensor):
             return query
         return self.query(**query) if isinstance(query, Mapping) else self.query(text=query)
+
+    def _adder(self, masking: Masking) -> OverlapAdd:
+        """Joins segments; the separator remembers where there was room for smaller ones only."""
+
+        def remember(chunking: Chunking) -> None:
+            self.chunking = chunking
+
+        return OverlapAdd(masking, self.chunking, self.device, masking.whole, remember)
 
     def _meter(self) -> Meter:
         return Meter(self.encoder, self.model.sample_rate, self.device)
@@ -453,7 +471,7 @@ class Separator:
         """`sep.stream.separated` of a file."""
         blocks = recording.blocks(source, size=FILE_BLOCK)
         masking = Masking(self.model, queries, series)
-        return separated(blocks, head.sample_rate, masking, self.chunking, scan, ears)
+        return separated(blocks, head.sample_rate, masking, self._adder(masking), scan, ears)
 
 
 def default_model() -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoders.base import Encoder
 from sep.audio import Resampler, fit_length
-from sep.chunk import Chunking, OverlapAdd
+from sep.chunk import OverlapAdd
 from sep.errors import AudioFileError
 from sep.masking import Masking
 
@@ -133,7 +133,7 @@ def separated(
     blocks: Iterable[Tensor],
     rate: int,
     masking: Masking,
-    chunking: Chunking,
+    adder: OverlapAdd,
     scan: Scan,
     ears: Sequence[Ear] = (),
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -143,7 +143,7 @@ def separated(
         blocks: of the recording, (C, n).
         rate: of the recording in Hz.
         masking: of segments at the model's rate; K sharpnesses of Q queries.
-        chunking: how to cut.
+        adder: new, cuts and joins for it.
         scan: what is known of the whole recording.
         ears: none, or 1 + K * Q that hear what the network hears of the mixture, and the same of
             each target, at the model's rate.
@@ -152,7 +152,6 @@ def separated(
         AudioFileError: the number of channels changes.
     """
     own = masking.model.sample_rate
-    adder = OverlapAdd(masking, chunking, masking.device)
     waiting: deque[Tensor] = deque()
     down: Resampler | None = None
     ups: list[Resampler] = []

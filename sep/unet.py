@@ -1,7 +1,10 @@
 """U-Net over log-magnitude spectrograms with the state-dict names of CLIPSep and OmniSep."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 
 class UNet(nn.Module):
@@ -61,8 +64,34 @@ class UNet(nn.Module):
         return self.unet_block.model[-1]
 
 
-def _up() -> nn.Upsample:
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+def steady(network: nn.Module) -> nn.Module:
+    """The same network, weights shared, whose features do not depend on where a recording is cut.
+
+    The U-Net's interpolation puts the first and last frames of its input onto those of its output,
+    so that what lies between moves with the length. Here it takes the same two neighbours in the
+    same shares everywhere, those that a long input has at its middle: pieces that start at
+    multiples of 2**levels frames then give what the whole gives, but near their ends.
+    """
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    twin = copy.deepcopy(network, shared)
+    for module in twin.modules():
+        if isinstance(module, _Up):
+            module.steady = True
+    return twin
+
+
+class _Up(nn.Upsample):
+    """Doubles H and T bilinearly; `steady` as the function of that name says."""
+
+    def __init__(self):
+        super().__init__(scale_factor=2, mode="bilinear", align_corners=True)
+        self.steady = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.steady:
+            return super().forward(x)
+        x = interpolate(x, scale_factor=(1, 2), mode="bilinear", align_corners=False)
+        return interpolate(x, scale_factor=(2, 1), mode="bilinear", align_corners=True)
 
 
 class _Outermost(nn.Module):
@@ -72,7 +101,7 @@ class _Outermost(nn.Module):
             nn.Conv2d(1, width, 4, stride=2, padding=1, bias=False),
             inner,
             nn.ReLU(inplace=True),
-            _up(),
+            _Up(),
             nn.Conv2d(2 * width, out_channels, 3, padding=1),
         )
 
@@ -94,7 +123,7 @@ class _Block(nn.Module):
             down += [nn.BatchNorm2d(width), inner]
         into = width if inner is None else 2 * width
         up = [nn.Conv2d(into, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer)]
-        self.model = nn.Sequential(*down, nn.ReLU(inplace=True), _up(), *up)
+        self.model = nn.Sequential(*down, nn.ReLU(inplace=True), _Up(), *up)
 
     def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
         # The activation at index 0 works in place, so the skip carries the activated x, as in

@@ -18,7 +18,7 @@ def snr_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
 def test_identity_comes_back_unchanged_at_any_length(length, overlap):
     wave = torch.randn(2, length, generator=torch.Generator().manual_seed(0))
     chunking = Chunking(segment=100, context=10, overlap=overlap, batch=3)
-    torch.testing.assert_close(overlap_add(lambda x: x, wave, chunking), wave)
+    torch.testing.assert_close(overlap_add(OverlapAdd(lambda x: x, chunking), wave), wave)
 
 
 def test_segments_start_where_counted_by_hand():
@@ -38,7 +38,9 @@ def test_neighbours_are_cross_faded_linearly():
     # Each segment gives its own number; 0 to 1 over the 16 shared samples from 64 + 10.
     numbers = iter([0.0, 1.0])
     chunking = Chunking(segment=100, context=10, overlap=0.2)
-    result = overlap_add(lambda x: torch.full_like(x, next(numbers)), torch.ones(164), chunking)
+    result = overlap_add(
+        OverlapAdd(lambda x: torch.full_like(x, next(numbers)), chunking), torch.ones(164)
+    )
     assert result[:74].eq(0).all() and result[90:].eq(1).all()
     torch.testing.assert_close(result[74:90], (torch.arange(16) + 0.5) / 16)
 
@@ -52,7 +54,7 @@ def test_filter_in_the_stft_domain_is_the_same_in_pieces_as_in_one():
         return spectrogram.istft(spectrogram.stft(x) * gain, x.shape[-1])
 
     chunking = Chunking(segment=20_000, context=2_048, align=256, batch=2)
-    assert snr_db(masked(wave), overlap_add(masked, wave, chunking)) > 60
+    assert snr_db(masked(wave), overlap_add(OverlapAdd(masked, chunking), wave)) > 60
 
 
 def test_errors_near_a_segment_edge_are_thrown_away():
@@ -63,7 +65,7 @@ def test_errors_near_a_segment_edge_are_thrown_away():
         return x
 
     wave = torch.zeros(1000)
-    result = overlap_add(spoiled, wave, Chunking(segment=100, context=10))
+    result = overlap_add(OverlapAdd(spoiled, Chunking(segment=100, context=10)), wave)
     assert result[10:-10].eq(0).all()
 
 
@@ -77,7 +79,7 @@ def test_batches_are_bounded_and_in_order():
     done = []
     wave = torch.arange(1000.0)
     chunking = Chunking(segment=100, context=10, overlap=0.0, batch=4)
-    overlap_add(remember, wave, chunking, progress=lambda now, n: done.append((now, n)))
+    overlap_add(OverlapAdd(remember, chunking), wave, progress=lambda now, n: done.append((now, n)))
     assert max(size for size, _ in seen) == 4
     assert [first for _, first in seen] == sorted(first for _, first in seen)
     assert done[-1] == (1000, 1000) and done == sorted(done)
@@ -94,9 +96,77 @@ def test_batch_is_halved_when_memory_runs_out():
 
     wave = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match="out of memory"):
-        result = overlap_add(narrow, wave, Chunking(segment=100, context=10, batch=8))
+        result = overlap_add(OverlapAdd(narrow, Chunking(segment=100, context=10, batch=8)), wave)
     torch.testing.assert_close(result, wave)
     assert sizes[:3] == [8, 4, 2]
+
+
+def bent(x: torch.Tensor) -> torch.Tensor:
+    """Depends on where the segment begins and ends."""
+    return x * torch.hann_window(x.shape[-1])
+
+
+def with_room_for(samples: int, calls: int = 0):
+    """`bent`, with a memory that holds that many samples after the first `calls` calls."""
+    seen = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.numel())
+        if len(seen) > calls and x.numel() > samples:
+            raise torch.OutOfMemoryError("out of memory")
+        return bent(x)
+
+    return function
+
+
+@pytest.mark.parametrize("length", [51, 70, 1000])
+def test_segment_is_halved_when_memory_runs_out(length):
+    wave = torch.randn(length, generator=torch.Generator().manual_seed(0))
+    fits, told = Chunking(segment=50, context=10), []
+    adder = OverlapAdd(with_room_for(50), Chunking(segment=100, context=10), smaller=told.append)
+    with pytest.warns(UserWarning, match="out of memory: going on with segments of 50") as said:
+        result = overlap_add(adder, wave)
+    assert len(said) == 1 and told == [fits]
+    assert torch.equal(result, overlap_add(OverlapAdd(bent, fits), wave))
+    assert [start for start, _ in adder.seams] == list(fits.starts(length))
+
+
+def test_the_batch_is_halved_before_the_segment_and_its_context_where_it_is_most_of_it():
+    told = []
+    wave = torch.ones(1000)
+    adder = OverlapAdd(
+        with_room_for(30), Chunking(segment=100, context=20, batch=2), smaller=told.append
+    )
+    with pytest.warns(UserWarning):
+        overlap_add(adder, wave)
+    assert [(c.batch, c.segment, c.context) for c in told] == [
+        (1, 100, 20),
+        (1, 50, 10),
+        (1, 25, 5),
+    ]
+
+
+@pytest.mark.parametrize("align", [1, 8])
+def test_memory_that_runs_out_half_way_leaves_no_gap(align):
+    wave = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+
+    def same(x: torch.Tensor, calls: list = []) -> torch.Tensor:  # noqa: B006
+        calls.append(x)
+        if len(calls) > 4 and x.shape[-1] > 50:
+            raise torch.OutOfMemoryError("out of memory")
+        return x
+
+    adder = OverlapAdd(same, Chunking(segment=128, context=16, align=align))
+    with pytest.warns(UserWarning, match="segments of 32"):
+        result = overlap_add(adder, wave)
+    torch.testing.assert_close(result, wave)
+    starts, firsts = zip(*adder.seams, strict=True)
+    assert all(start % align == 0 for start in starts) and list(firsts) == sorted(set(firsts))
+
+
+def test_no_room_for_the_shortest_segment_is_an_error_that_names_the_way_out():
+    with pytest.raises(SepError, match=r"no room .* --device cpu"), pytest.warns(UserWarning):
+        overlap_add(OverlapAdd(with_room_for(0), Chunking(segment=64, context=16)), torch.ones(500))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 300])
@@ -107,7 +177,7 @@ def test_blocks_of_any_size_give_what_the_whole_gives(size):
     def doubled(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([x, x * torch.hann_window(x.shape[-1])], -2)
 
-    whole = overlap_add(doubled, wave, chunking)
+    whole = overlap_add(OverlapAdd(doubled, chunking), wave)
     adder = OverlapAdd(doubled, chunking)
     parts = [adder.push(block) for block in wave.split(size, -1)] + [adder.finish()]
     assert adder.finish().shape[-1] == 0

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
+from encoders import imagebind
 from sep import hub
+from sep.card import card as card_of
 from sep.errors import ModelError
 from sep.model import QueryNet
 
@@ -78,6 +80,33 @@ def test_model_folder_round_trip_gives_identical_output(tmp_path):
 def change(folder, **entries) -> None:
     config = hub.read_config(folder)
     (folder / "config.json").write_text(json.dumps(config | entries))
+
+
+def test_the_card_tells_the_hub_and_people_what_is_known(tmp_path, model_dir):
+    from huggingface_hub import ModelCard
+
+    facts = {"stage": "rl", "step": 3, "labels": ["dog", "rain"]}
+    hub.save_pretrained(tiny(), tmp_path / "model", model_dir / "encoder", facts)
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.pipeline_tag == "audio-to-audio" and card.data.library_name == "sep"
+    assert card.data.license == "other" and "audio-source-separation" in card.data.tags
+    fingerprint = hub.read_config(tmp_path / "model")["encoder"]["fingerprint"]
+    for words in ("width 2, 4 levels", fingerprint, "2 classes: dog, rain.", '"stage": "rl"'):
+        assert words in card.text
+    assert "CC BY-NC-SA" in card_of({"model": tiny().config}, 1, imagebind.LICENCE)
+    assert "license: cc-by-nc-sa-4.0" in card_of({"model": tiny().config}, 1, imagebind.LICENCE)
+
+
+def test_a_card_of_the_users_own_is_kept_and_one_of_ours_renewed(tmp_path):
+    folder = tmp_path / "model"
+    for step in (3, 4):
+        hub.save_pretrained(tiny(), folder, provenance={"step": step})
+        assert f'"step": {step}' in (folder / "README.md").read_text()
+    (folder / "README.md").write_bytes(b"my own words \xff")
+    hub.save_pretrained(tiny(), folder, provenance={"step": 5})
+    assert (folder / "README.md").read_bytes() == b"my own words \xff"
+    (folder / "README.md").unlink()
+    assert hub.from_pretrained(folder).config == tiny().config
 
 
 @pytest.mark.parametrize(

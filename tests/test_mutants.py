@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from sep import audio, cli
+from sep import audio, cli, container
+from sep.errors import AudioFileError
 
 FORMS = [("wav", "PCM_16"), ("wav", "FLOAT"), ("wav", "PCM_U8"), ("flac", "PCM_16")]
 FORMS += [("ogg", "VORBIS"), ("aiff", "PCM_16"), ("mp3", "MPEG_LAYER_III"), ("au", "PCM_16")]
@@ -24,6 +26,21 @@ def originals(folder: Path) -> list[Path]:
         soundfile.write(path, 0.1 * draw.standard_normal((900, 2)), 16_000, subtype)
         paths.append(path)
     return paths
+
+
+def containers(folder: Path) -> list[Path]:
+    """Short recordings that ffmpeg reads, the second one in a video."""
+    try:
+        ffmpeg = container.ffmpeg()
+    except AudioFileError:
+        pytest.skip("ffmpeg is not installed")
+    tone = "-f lavfi -i anoisesrc=r=16000:d=0.1:a=0.1:s=0".split()
+    video = "-f lavfi -i color=red:s=16x16:d=0.1:r=10 -shortest".split()
+    forms = [("a.m4a", []), ("b.mp4", video), ("c.mkv", []), ("d.aac", [])]
+    for name, more in forms:
+        command = [ffmpeg, "-v", "error", *tone, *more, "-c:a", "aac", str(folder / name)]
+        subprocess.run(command, check=True)
+    return [folder / name for name, _ in forms]
 
 
 def mutate(content: bytes, draw: np.random.Generator) -> bytes:
@@ -50,10 +67,9 @@ def mutate(content: bytes, draw: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def mutants(folder: Path, count: int) -> list[Path]:
-    """Seeded damaged files, and the special cases that have a name."""
-    folder.mkdir()
-    draw, sources = np.random.default_rng(7), originals(folder)
+def mutants(folder: Path, sources: list[Path], count: int) -> list[bytes]:
+    """Write seeded damaged files beside the good ones, whose contents it returns."""
+    draw = np.random.default_rng(7)
     contents = [path.read_bytes() for path in sources]
     suffixes = [path.suffix for path in sources] + [".mp4", ".m4a", ".txt", ""]
     for k in range(count):
@@ -61,9 +77,14 @@ def mutants(folder: Path, count: int) -> list[Path]:
         other = draw.random() < 0.15
         suffix = suffixes[draw.integers(len(suffixes))] if other else sources[pick].suffix
         (folder / f"m{k:03d}{suffix}").write_bytes(mutate(contents[pick], draw))
+    return contents
+
+
+def special(folder: Path, good: bytes) -> None:
+    """Write the cases that have a name."""
     (folder / "zero.wav").touch()
     (folder / "text.wav").write_text("hello\n")
-    header = bytearray(contents[0])
+    header = bytearray(good)
     header[24:28] = b"\0" * 4
     (folder / "rate0.wav").write_bytes(header)
     soundfile.write(folder / "nan.wav", np.array([0.1, np.nan, np.inf]), 16_000, "FLOAT")
@@ -72,10 +93,9 @@ def mutants(folder: Path, count: int) -> list[Path]:
     os.mkfifo(folder / "pipe.wav")
     (folder / "link.wav").symlink_to("nowhere.wav")
     (folder / "folder.wav").mkdir()
-    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.wav")).write_bytes(contents[0])
-    (folder / "closed.wav").write_bytes(contents[0])
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.wav")).write_bytes(good)
+    (folder / "closed.wav").write_bytes(good)
     (folder / "closed.wav").chmod(0)
-    return sorted(path for path in folder.iterdir() if path.name != "folder.wav")
 
 
 def state(paths: list[Path]) -> dict[Path, str]:
@@ -88,23 +108,43 @@ def state(paths: list[Path]) -> dict[Path, str]:
 def test_damaged_files_are_named_and_nothing_is_half_written(
     count, model_dir, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.chdir(tmp_path)
-    paths = mutants(tmp_path / "in", count)
+    (tmp_path / "in").mkdir()
+    contents = mutants(tmp_path / "in", originals(tmp_path / "in"), count)
+    special(tmp_path / "in", contents[0])
+    done, failed = separated(tmp_path, model_dir, monkeypatch, capsys)
+    assert done >= len(FORMS) and failed >= 8
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_damaged_containers_are_named_and_nothing_is_half_written(
+    count, model_dir, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "in").mkdir()
+    sources = containers(tmp_path / "in")
+    mutants(tmp_path / "in", sources, count)
+    done, failed = separated(tmp_path, model_dir, monkeypatch, capsys)
+    assert done >= len(sources) and failed >= 2
+
+
+def separated(home: Path, model_dir: Path, monkeypatch, capsys) -> tuple[int, int]:
+    """Separate what is in `home`/in and check what is said and written; counts done and failed."""
+    monkeypatch.chdir(home)
+    paths = sorted(path for path in (home / "in").iterdir() if path.name != "folder.wav")
     before = state(paths)
     command = ["separate", *map(str, paths), "in/folder.wav.gone", "--text", "a bell"]
     code = cli.main([*command, "--model", str(model_dir), "-o", "out", "--summary", "s.json"])
     shown = capsys.readouterr()
     told = json.loads(Path("s.json").read_text())
     assert code == 1 and len(told["files"]) == len(paths) + 1
-    assert told["done"] >= len(FORMS) and told["failed"] >= 8
     errors = [line for line in shown.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == told["failed"] and "Traceback" not in shown.err + shown.out
     for entry in told["files"]:
         if entry["status"] == "failed":
             assert entry["source"] in entry["error"] and "\n" not in entry["error"]
     named = {name for entry in told["files"] for name in entry["outputs"]}
-    written = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*")}
+    written = {str(path.relative_to(home)) for path in (home / "out").rglob("*")}
     assert written == named
     for name in named:
         assert audio.info(name).frames > 0
     assert state(paths) == before
+    return told["done"], told["failed"]

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from sep import audio
 from sep.chunk import Chunking
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
 from sep.masking import Masking, sharpness_series
+from sep.model import QueryNet
 from sep.separator import Separator, default_model
 
 
@@ -118,12 +120,38 @@ def test_long_recordings_in_pieces_are_close_to_one_piece(separator, query):
     assert len(short.starts(200_003)) > 2
     whole, cut = (s.separate(mixture, 16_000, query=query) for s in (separator, pieces))
     assert whole.mask.shape == cut.mask.shape
-    # The network looks further than the context, so the two agree closely but not exactly.
+    # The network looks further than this context, so the two agree closely but not exactly.
     difference = (whole.target - cut.target).square().mean() / whole.target.square().mean()
     assert 10 * math.log10(difference) < -30
     jumps = cut.target.diff().abs()
     seams = [start + 64 * 256 for start in short.starts(200_003)[1:]]
     assert max(float(jumps[s]) for s in seams) < 5 * float(jumps.mean())
+
+
+def test_where_memory_runs_out_shorter_segments_give_the_same_as_if_asked_for(
+    separator, query, monkeypatch
+):
+    mixture, logits = noise(200_003), QueryNet.logits
+    short = Chunking(segment=384 * 256 - 1, context=64 * 256, align=128 * 256)
+    expected = Separator(separator.model, separator.encoder, "cpu", short).separate(
+        mixture, 16_000, query=query
+    )
+
+    def narrow(self, magnitude, query):
+        if magnitude.shape[-1] > 384:
+            raise torch.OutOfMemoryError("out of memory")
+        return logits(self, magnitude, query)
+
+    monkeypatch.setattr(QueryNet, "logits", narrow)
+    long = Chunking(segment=768 * 256 - 1, context=64 * 256, align=128 * 256)
+    small = Separator(separator.model, separator.encoder, "cpu", long)
+    with pytest.warns(UserWarning, match="out of memory: going on with segments of 98303 samples"):
+        found = small.separate(mixture, 16_000, query=query)
+    assert torch.equal(found.target, expected.target) and torch.equal(found.mask, expected.mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once: the separator remembers
+        again = small.separate(mixture, 16_000, query=query)
+    assert torch.equal(again.target, expected.target)
 
 
 def test_chunks_off_the_frame_grid_are_refused(separator):
@@ -136,7 +164,8 @@ def test_candidates_return_the_most_similar_result(separator, query):
     assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
     mixture = noise(30_000)
     with torch.no_grad():
-        results = Masking(separator.model, query[None], sharpness_series(4))(mixture[None, None])
+        masking = Masking(separator.model, query[None], sharpness_series(4))
+        results = masking.whole(mixture[None, None])
     tried = [separator.similarity(result[0], query) for result in results[0, 0]]
     best = separator.separate(mixture, 16_000, query=query, candidates=4)
     assert best.similarity == pytest.approx(max(tried), abs=1e-5)

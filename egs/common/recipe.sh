@@ -5,9 +5,10 @@
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
 
-judges() {  # the judge that is held out, and the critic that the reward listens to
+judges() {  # the judge that is held out; with --rl critic also the critic that the reward hears
   run "$recipes/judge.py" "${common[@]}" "$@" "${judge_conf[@]}"
-  run "$recipes/judge.py" "${common[@]}" "$@" out=critic "seed=$((seed + 100))" "${judge_conf[@]}"
+  [ "$rl" != critic ] ||
+    run "$recipes/judge.py" "${common[@]}" "$@" out=critic "seed=$((seed + 100))" "${judge_conf[@]}"
 }
 
 align_and_judge() {  # side by side, as neither gains much from more than half of the cores
@@ -37,7 +38,7 @@ score() {
 }
 
 encoder_stages() {  # 2 and 3
-  run_stage 2 "align the encoder, train judge and critic" "$done/2" \
+  run_stage 2 "align the encoder, train the judge" "$done/2" \
     "$exp/encoder $exp/judge $exp/critic" align_and_judge
   run_stage 3 "embed queries" "$done/3" "$exp/queries" \
     run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"

@@ -91,7 +91,7 @@ key="$key esc50=$esc50 philharmonia=$philharmonia final=$final"
 run_stage 1 "prepare data" "$data/.done" "" prepare
 key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
-run_stage 3 "embed queries, train judge and critic" "$done/3" \
+run_stage 3 "embed queries, train the judge" "$done/3" \
   "$exp/queries $exp/judge $exp/critic" listen
 key="$key model=$model rl=$rl"
 separator_stages

@@ -140,7 +140,11 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         help="samples beyond full scale: leave or, in integer files, move them to the other file; "
         "cut them off; or divide all files by one gain (default: %(default)s)",
     )
-    add("--figure", metavar="FILE.png", help="picture of one recording, its masks and targets")
+    add(
+        "--figure",
+        metavar="FILE.png",
+        help="picture of one recording, its masks and targets, and the prior of a model with one",
+    )
     add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
@@ -271,7 +275,7 @@ class Worker:
         if options.figure:
             from sep.figure import Picture
 
-            picture = Picture(self.separator.model.spectrogram, self.names)
+            picture = Picture(self.separator.model, self.names, queries)
         result = self.separator.split_file(
             job.source,
             job.targets or None,

@@ -114,7 +114,7 @@ class Service:
         head = self._check_sound(source, 60 * self.max_minutes, "start with a higher --max-minutes")
         query = self._query(text, sound, image, negative)
         parts = [home / f"{source.stem[:80]}.{part}.wav" for part in ("target", "residual")]
-        picture = Picture(self.separator.model.spectrogram, ["target"])
+        picture = Picture(self.separator.model, ["target"], query[None])
         found = self.separator.split_file(
             source,
             parts[:1],

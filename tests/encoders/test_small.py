@@ -185,3 +185,24 @@ def test_a_text_beyond_the_window_is_cut_with_a_notice(small):
     with pytest.warns(UserWarning, match="longer than 256 tokens; only the first 256 are used"):
         cut = small.embed_text([words])
     assert torch.allclose(cut, small.embed_text([" ".join(["bark"] * 254)]), atol=1e-5)
+
+
+def test_lite0_agrees_with_timm():
+    from timm.models import create_model
+
+    torch.manual_seed(0)
+    expected, drawn = create_model("tf_efficientnet_lite0").eval(), torch.rand(1)
+    torch.manual_seed(0)
+    net = lite0.Lite0().eval()
+    assert torch.equal(torch.rand(1), drawn)
+    state = net.state_dict()
+    assert list(state) == list(expected.state_dict())
+    assert all(torch.equal(state[key], value) for key, value in expected.state_dict().items())
+    picture = torch.rand(1, 3, 97, 130, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps, theirs = net.forward_features(picture), expected.forward_features(picture)
+        assert torch.equal(maps, theirs)
+        assert torch.equal(
+            net.forward_head(maps, pre_logits=True), expected.forward_head(maps, pre_logits=True)
+        )
+        assert torch.equal(net(picture), expected(picture))
