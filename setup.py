@@ -10,6 +10,7 @@ EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
 UI = ["gradio>=6"]
 BASELINES = ["librosa>=0.10"]
 SHARDS = ["webdataset>=1.0"]
+DIST = ["ray>=2.40", "hydra-submitit-launcher>=1.2"]
 
 setup(
     name="sep-toolkit",
@@ -52,9 +53,10 @@ setup(
         "ui": UI,
         "baselines": BASELINES,
         "shards": SHARDS,
+        "dist": DIST,
         # imagebind's own requirements have no wheels elsewhere; its tests are then skipped
         "dev": ["pytest>=8", "ruff>=0.9", "playwright>=1.50"]
-        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES, *SHARDS]
+        + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES, *SHARDS, *DIST]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
     entry_points={"console_scripts": ["sep = sep.cli:main"]},

@@ -11,8 +11,9 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import csv
 import math
+import os
+import sys
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,13 @@ rises and the held-out one does not, the reward is being hacked. Level: of the o
 
 
 class Listener:
-    """Scores models on the fixed mixtures of a split; what it needs is read when first used."""
+    """Scores models on the fixed mixtures of a split."""
 
     def __init__(self, cfg: DictConfig):
-        self.cfg, self.exp, self.device = cfg, Path(cfg.exp), resolve(cfg.device)
-
-    @cached_property
-    def clips(self) -> EvaluationSet:
-        cfg = self.cfg
-        return EvaluationSet(cfg.data, cfg.split, self.exp / "queries", cfg.mixtures)
-
-    @cached_property
-    def judge(self) -> Judge:
-        return Judge.load(self.exp / "judge").to(self.device)
-
-    @cached_property
-    def encoder(self) -> encoders.Encoder:
-        return encoders.load(self.exp / "encoder", device=self.device)
+        self.cfg, self.device, exp = cfg, resolve(cfg.device), Path(cfg.exp)
+        self.clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", cfg.mixtures)
+        self.judge = Judge.load(exp / "judge").to(self.device)
+        self.encoder = encoders.load(exp / "encoder", device=self.device)
 
     def hear(self, waves: Tensor, index: list[int], rate: int) -> dict[str, Tensor]:
         """SI-SDRi and held-out similarity of waves (n, N) for the mixtures `index`, (n,) each."""
@@ -264,4 +255,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    # a job on another machine imports rl and train, too
+    os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
     main()

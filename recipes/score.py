@@ -1,6 +1,7 @@
 """Stage 7: score what stage 6 separated, beside the untouched mixture and the ideal mask.
 
-Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables.
+Writes `scores/` (per_clip.csv, summary.json, table.md, figures) and prints the tables. With
+`launcher=ray` workers share the mixtures; a run that was stopped goes on behind their scores.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -9,8 +10,10 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from torch import Tensor
 
 import encoders
 from encoders.judge import Judge
-from sep import hub
+from sep import cluster, hub
 from sep.data.kaldi import SAMPLE_RATE
 from sep.device import resolve
 from sep.errors import DataError, OptionError
@@ -34,22 +37,7 @@ from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
 GUESTS = ("clap", "imagebind")  # options that name the weights of further encoders
-
-
-def panel_of(cfg: DictConfig, clips: EvaluationSet, rate: int, device: torch.device) -> Panel:
-    """Encoder, judge and guests."""
-    guests = {}
-    for name in GUESTS:
-        if weights := cfg[name]:
-            weights = None if weights == "published" else weights
-            guests[name] = encoders.get(name, weights, device=device)
-    encoder = encoders.load(Path(cfg.exp) / "encoder", device=device)
-    judge = Judge.load(Path(cfg.exp) / "judge").to(device)
-    panel = Panel(clips, encoder, judge, guests, rate, device)
-    if panel.unknown:
-        more = f" and {len(panel.unknown) - 5} more classes" if len(panel.unknown) > 5 else ""
-        say(f"judge: never heard {', '.join(panel.unknown[:5])}{more}: its scores are left out")
-    return panel
+PART = 2 * scoring.STEP  # mixtures that a worker of Ray scores at once, in whole batches
 
 
 def outputs_of(
@@ -78,33 +66,6 @@ def outputs_of(
             elif system in systems:
                 say(f"{system} by {kind}: not separated ({beside} is missing), left out")
     return found
-
-
-@torch.inference_mode()
-def absent_levels(
-    exp: Path, clips: EvaluationSet, systems: list[str], device: torch.device, batch: int = 16
-) -> dict[str, dict[str, Tensor]]:
-    """`scores[system]["absent_db"]` (n,): level of what is found, in dB of the mixture, when a
-    mixture is asked for the next mixture's target whose class it does not hold."""
-    held = [{m.label, *m.interferer_labels} for m in clips.mixtures]
-    count = len(clips)
-    other = [
-        next((k % count for k in range(i, i + count) if clips.labels[k % count] not in held[i]), i)
-        for i in range(count)
-    ]
-    query, _ = clips.queries("text")
-    scores = {}
-    for system in systems:
-        model = hub.from_pretrained(exp / system / "best", device)
-        levels = []
-        for mixture, asked in zip(
-            clips.mixture.split(batch), query[other].split(batch), strict=True
-        ):
-            found = model.separate(mixture.to(device), asked.to(device)).cpu()
-            power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
-            levels.append(10 * torch.log10(power.clamp(min=1e-12)))
-        scores[system] = {"absent_db": torch.cat(levels)}
-    return scores
 
 
 def notes(
@@ -152,18 +113,18 @@ EXPLAINED = {
 }
 
 
-def explained(panel: Panel, summaries: dict) -> dict[str, str]:
-    """Those of `EXPLAINED` that these tables need."""
+def explained(guests: bool, dim: int, summaries: dict) -> dict[str, str]:
+    """Those of `EXPLAINED` that these tables need; `dim` of the encoder's embeddings."""
     needed = [kind for kind in summaries if kind in EXPLAINED]
-    needed += ["CLAP, ImageBind"] if panel.guests else []
+    needed += ["CLAP, ImageBind"] if guests else []
     found = {name: EXPLAINED[name] for name in needed}
     distances = [e.get("frechet") for entries in summaries.values() for e in entries.values()]
     if any(distances):
         found["Frechet distance"] = EXPLAINED["Frechet distance"]
     else:
         found["Frechet distance"] = (
-            f"takes {frechet.needed(panel.encoder.dim)} clips or more, as the covariance of fewer "
-            f"embeddings of {panel.encoder.dim} dimensions is not full"
+            f"takes {frechet.needed(dim)} clips or more, as the covariance of fewer "
+            f"embeddings of {dim} dimensions is not full"
         )
     return found
 
@@ -245,11 +206,107 @@ def tables(
     return [table for table in found if table]
 
 
+class Scorer:
+    """Scores any rows of the test set; what Ray's workers do.
+
+    Args:
+        cfg: the configuration.
+        systems: trained ones; folders: of these and all others, for the text queries.
+        device: where networks and BSS Eval run; jobs: threads for BSS Eval.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, systems: list[str], folders: dict[str, Path], device: str, jobs: int
+    ):
+        self.cfg, self.systems, self.folders = cfg, systems, folders
+        self.exp, self.device, self.jobs = Path(cfg.exp), torch.device(device), jobs
+        window_s, hop_s = cfg.bss.window_s, cfg.bss.hop_s
+        self.windows = Windows.of_seconds(window_s, hop_s, SAMPLE_RATE, cfg.bss.framewise)
+        self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
+        self.grid = Spectrogram()
+        if systems:
+            self.grid = hub.from_pretrained(self.exp / systems[0] / "best").spectrogram
+
+    @cached_property
+    def listeners(self) -> tuple[encoders.Encoder, Judge, dict[str, encoders.Encoder]]:
+        """Encoder, judge and guests."""
+        guests = {}
+        for name in GUESTS:
+            if weights := self.cfg[name]:
+                weights = None if weights == "published" else weights
+                guests[name] = encoders.get(name, weights, device=self.device)
+        encoder = encoders.load(self.exp / "encoder", device=self.device)
+        return encoder, Judge.load(self.exp / "judge").to(self.device), guests
+
+    def outputs(self, clips: EvaluationSet) -> list[Outputs]:
+        """What there is for some of the mixtures, to be scored."""
+        return outputs_of(list(self.cfg.queries), clips, self.folders, self.systems, self.grid)
+
+    def score(self, rows: slice) -> tuple[list[Outputs], float]:
+        """All outputs of the rows with their scores, and the largest difference to museval, dB."""
+        cfg, clips = self.cfg, self.clips.part(rows)
+        outputs, rate = self.outputs(clips), self.grid.sample_rate
+        panel = Panel(clips, *self.listeners, rate, self.device, self.clips.labels)
+        if panel.unknown:
+            more = f" and {len(panel.unknown) - 5} more classes" if len(panel.unknown) > 5 else ""
+            names = ", ".join(panel.unknown[:5])
+            say(f"judge: never heard {names}{more}: its scores are left out")
+        how = {"jobs": self.jobs, "device": self.device, "windows": self.windows}
+        scoring.score(clips, outputs, panel, **how, say=say)
+        for o in outputs:
+            if cfg.absent and o.system in self.systems and o.query == "text":
+                o.scores["absent_db"] = self.absent_levels(o.system, rows, clips)
+        chosen = scoring.spread(len(self.clips), cfg.check)
+        here = [k for k, i in enumerate(range(len(self.clips))[rows]) if i in chosen]
+        return outputs, scoring.check_against_museval(clips, outputs, here, self.windows)
+
+    @torch.inference_mode()
+    def absent_levels(self, system: str, rows: slice, part: EvaluationSet) -> Tensor:
+        """(n,): level of what is found, in dB of the mixture, when a mixture is asked for the next
+        mixture's target whose class it does not hold; for the n `rows`, which are `part`."""
+        labels, count = self.clips.labels, len(self.clips)
+        held = [{m.label, *m.interferer_labels} for m in self.clips.mixtures]
+        other = [
+            next((k % count for k in range(i, i + count) if labels[k % count] not in held[i]), i)
+            for i in range(count)
+        ]
+        query = self.clips.queries("text")[0][other][rows]
+        model = hub.from_pretrained(self.exp / system / "best", self.device)
+        levels, batch = [], scoring.STEP
+        for mixture, asked in zip(part.mixture.split(batch), query.split(batch), strict=True):
+            found = model.separate(mixture.to(self.device), asked.to(self.device)).cpu()
+            power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
+            levels.append(10 * torch.log10(power.clamp(min=1e-12)))
+        return torch.cat(levels)
+
+    def __call__(self, part: cluster.Part) -> None:
+        """Write the scores and embeddings of a part."""
+        scoring.save(part.outputs[0], *self.score(slice(part.start, part.start + PART)))
+
+    def score_by_ray(self) -> tuple[list[Outputs], float]:
+        """As `score` of all rows, in parts that stay in `.scores.part` until the end."""
+        cfg, exp, outputs = self.cfg, self.exp, self.outputs(self.clips)
+        beside = [f.with_name(f"{f.name}-{k}") for f in self.folders.values() for k in cfg.queries]
+        read = [*self.folders.values(), *filter(Path.is_dir, beside), Path(cfg.data) / cfg.split]
+        read += [exp / name for name in ("queries", "judge", "encoder")]
+        sources = [exp / system / "best" / "model.safetensors" for system in self.systems]
+        sources += [path for folder in read for path in folder.iterdir()]
+        settings = [cfg[k] for k in ("samples", "queries", *GUESTS, "bss", "absent", "check")]
+        staging = exp / ".scores.part"
+        cluster.stage(staging, sources, f"{settings} {self.systems} {self.folders} {self.device}")
+        files = {i: staging / f"{i:08d}.npz" for i in range(0, len(self.clips), PART)}
+        parts = [cluster.Part("scores", i, (file,)) for i, file in files.items()]
+        device = self.device.type
+        prepare = cluster.by_program(__file__, "Scorer", cfg, self.systems, self.folders, device, 1)
+        cluster.finish(parts, prepare, cfg.workers, device == "cuda", say)
+        return outputs, scoring.load([*files.values()], outputs)
+
+
 def run(cfg: DictConfig) -> None:
     """Read, score, summarise, write."""
+    cluster.check(cfg.launcher)
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     title, lines = literature.published(cfg.published)
-    windows = Windows.of_seconds(cfg.bss.window_s, cfg.bss.hop_s, SAMPLE_RATE, cfg.bss.framewise)
     separated = exp / "separated"
     asked = OmegaConf.to_container(cfg.systems)
     systems = present(separated, [s for s in asked if isinstance(s, str)])
@@ -259,17 +316,14 @@ def run(cfg: DictConfig) -> None:
     if not (systems or others):
         raise DataError(f"{separated}: holds no results; run stage 6 first")
 
-    clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
-    grid = hub.from_pretrained(exp / systems[0] / "best").spectrogram if systems else Spectrogram()
-    panel = panel_of(cfg, clips, grid.sample_rate, device)
     folders = {name: separated / name for name in (*simple, *systems)} | others
-    outputs = outputs_of(list(cfg.queries), clips, folders, systems, grid)
-    say(f"{len(clips)} mixtures, {len(outputs)} sets of sounds")
     jobs = cfg.jobs or len(os.sched_getaffinity(0))
-    scoring.score(clips, outputs, panel, jobs=jobs, device=device, windows=windows, say=say)
+    scorer = Scorer(cfg, systems, folders, device.type, jobs)
+    clips, local = scorer.clips, cfg.launcher == "local"
+    say(f"{len(clips)} mixtures, {len(folders)} systems beside what is given")
+    outputs, worst = scorer.score(slice(None)) if local else scorer.score_by_ray()
     checked = ""
     if cfg.check:
-        worst = scoring.check_against_museval(clips, outputs, cfg.check, windows)
         checked = (
             f"Computed in batches and checked against museval in this run on {cfg.check} clips x "
             f"{sum(o.signal for o in outputs)} outputs: largest difference {worst:.1g} dB."
@@ -278,20 +332,18 @@ def run(cfg: DictConfig) -> None:
     added = {name: baselines.BASELINES[name][1] for name in simple}
     added |= {name: f"outputs of another system, from {folder}" for name, folder in others.items()}
     if cfg.absent:
-        found = absent_levels(exp, clips, systems, device)
-        for o in outputs:
-            o.scores |= found.get(o.system, {}) if o.query == "text" else {}
         added["level when absent"] = (
             "of what is found, under the mixture, when asked by text for another mixture's target"
         )
-    if panel.judge is None:
+    if not any("judge_similarity" in o.scores for o in outputs):
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
 
     rows = [row for o in outputs for row in o.rows(clips)]
     summaries = summarise(outputs, rows, cfg.seed)
     paired = compare(rows, summaries, cfg.pairs, cfg.seed)
-    added |= explained(panel, summaries)
-    text = notes(clips, grid, windows, checked, summaries, added)
+    guests = any(cfg[name] for name in GUESTS)
+    added |= explained(guests, outputs[0].embedding.shape[-1], summaries)
+    text = notes(clips, scorer.grid, scorer.windows, checked, summaries, added)
     text += literature.note(title) if lines else ""
     page = "\n\n".join([*tables(summaries, paired, systems, lines), text])
 
@@ -305,6 +357,7 @@ def run(cfg: DictConfig) -> None:
     draw(out, rows, [*summaries["text"]], [*paired["text"]])
     if cfg.results:
         report.write_text(Path(cfg.results), results.page(page, exp, cfg.command))
+    shutil.rmtree(exp / ".scores.part", ignore_errors=True)
     say(f"\n{page}\n{out}: written after {time.perf_counter() - begun:.1f} s")
 
 

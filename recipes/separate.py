@@ -3,13 +3,15 @@
 Writes `separated/<system>/<mixture>.wav` for the text queries, `separated/<system>-<kind>/` for the
 others, `separated/<baseline>/`, and `separated/examples/` with sounds and pictures of the first
 mixtures. With `inputs`, `separated/inputs/` holds what another system needs to do the same: the
-mixtures and `queries.tsv`. A folder appears only when it is complete.
+mixtures and `queries.tsv`. A folder appears only when it is complete. With `launcher=ray` workers
+share the mixtures, by batches; a run that was stopped goes on behind the files that it wrote.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
+import functools
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from torch import Tensor
 
 import encoders
 from encoders.base import Encoder
-from sep import audio, hub
+from sep import audio, cluster, hub
 from sep.device import resolve
 from sep.errors import ModelError
 from sep.metrics import baselines
@@ -33,7 +35,9 @@ from sep.train.picture import draw_separation
 
 
 def write(path: Path, wave: Tensor, sample_rate: int) -> None:
-    """Write a mono waveform (N,): 16 bit, or float where it would clip."""
+    """Write a mono waveform (N,): 16 bit, or float where it would clip; once there it is left."""
+    if path.exists():
+        return
     subtype = "PCM_16" if wave.abs().max() < 1 else "FLOAT"
     audio.write(path, wave, sample_rate, subtype=subtype)
 
@@ -80,13 +84,15 @@ def separate_baseline(
     encoder: Encoder,
     clips: EvaluationSet,
     query: Tensor,
+    everything: Tensor,
     folder: Path,
     batch: int,
 ) -> None:
-    """Write what a baseline makes of every mixture; `query` (n, D) are the text queries."""
+    """Write what a baseline makes of every mixture; `query` (n, D) are the text queries, and
+    `everything` (Q, D) those of the whole set, once each."""
     device = model.spectrogram.window.device
     method, _ = baselines.BASELINES[name]
-    everything = torch.unique(query, dim=0).to(device)
+    everything = everything.to(device)
     for start in range(0, len(clips), batch):
         part = slice(start, start + batch)
         rows = (clips.mixture[part], clips.sources[part], query[part])
@@ -143,55 +149,131 @@ def write_examples(
         draw_separation(home / "picture.png", chosen, grid.sample_rate, grid.hop, title)
 
 
+def asked(cfg: DictConfig, clips: EvaluationSet) -> dict[str, tuple[Tensor, Tensor]]:
+    """Vectors of the queries by kind, those of which there are any."""
+    found = {kind: clips.queries(kind, dict(cfg.weights)) for kind in cfg.queries}
+    return {kind: queries for kind, queries in found.items() if queries[1].any()}
+
+
+def folder_of(system: str, kind: str) -> str:
+    return system if kind == "text" else f"{system}-{kind}"
+
+
+class Worker:
+    """Separates a batch of mixtures with a system or a baseline; what Ray's workers do."""
+
+    def __init__(self, cfg: DictConfig, systems: list[str], staging: Path, device: str):
+        self.cfg, self.systems, self.staging = cfg, systems, staging
+        self.exp, self.device = Path(cfg.exp), torch.device(device)
+        self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
+        self.queries, self.text = asked(cfg, self.clips), self.clips.queries("text")[0]
+        self.model = functools.cache(
+            lambda system: hub.from_pretrained(self.exp / system / "best", self.device)
+        )
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        return encoders.load(self.exp / "encoder", device=self.device)
+
+    def __call__(self, part: cluster.Part) -> None:
+        rows, batch = slice(part.start, part.start + self.cfg.batch), self.cfg.batch
+        clips, system = self.clips.part(rows), part.name
+        if system in self.systems:
+            queries = {kind: (v[rows], has[rows]) for kind, (v, has) in self.queries.items()}
+            folders = {kind: self.staging / folder_of(system, kind) for kind in queries}
+            model = self.model(system)
+            separate_system(model, clips, queries, folders, batch, self.device)
+            return
+        first, query = self.model(self.systems[0]), self.text[rows]
+        everything, folder = torch.unique(self.text, dim=0), self.staging / system
+        separate_baseline(system, first, self.encoder, clips, query, everything, folder, batch)
+
+
+def separate_by_ray(
+    cfg: DictConfig, systems: list[str], clips: EvaluationSet, staging: Path, device: torch.device
+) -> None:
+    """Fill the folders of all systems and baselines, or what is missing of them."""
+    exp, wanted = Path(cfg.exp), list(cfg.baselines or [])
+    sources = [exp / system / "best" / "model.safetensors" for system in systems]
+    for folder in (exp / "queries", exp / "encoder", Path(cfg.data) / cfg.split):
+        sources += folder.iterdir()
+    settings = {name: cfg[name] for name in ("samples", "batch", "queries", "weights")}
+    cluster.stage(staging, sources, f"{settings} {systems} {wanted} {device}")
+    index = {kind: has.nonzero()[:, 0].tolist() for kind, (_, has) in asked(cfg, clips).items()}
+    everyone, parts = {"text": list(range(len(clips)))}, []
+    for name in (*systems, *wanted):
+        files: dict[int, list[Path]] = {start: [] for start in range(0, len(clips), cfg.batch)}
+        for kind, rows in (index if name in systems else everyone).items():
+            folder = staging / folder_of(name, kind)
+            folder.mkdir(exist_ok=True)
+            for i in rows:
+                files[i - i % cfg.batch].append(folder / f"{clips.ids[i]}.wav")
+        parts += [cluster.Part(name, start, tuple(paths)) for start, paths in files.items()]
+    prepare = cluster.by_program(__file__, "Worker", cfg, systems, staging, device.type)
+    cluster.finish(parts, prepare, cfg.workers, device.type == "cuda", say)
+
+
 def run(cfg: DictConfig) -> None:
     """Separate with each system and baseline, then write the examples with the last system."""
     baselines.check(wanted := list(cfg.baselines or []))
+    cluster.check(cfg.launcher)
+    alone = cfg.launcher == "local"
     exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
     systems = available(exp, list(cfg.systems))
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
-    queries = {kind: clips.queries(kind, dict(cfg.weights)) for kind in cfg.queries}
-    queries = {kind: found for kind, found in queries.items() if found[1].any()}
+    queries = asked(cfg, clips)
     out = exp / "separated"
     staging = exp / ".separated.part"
-    shutil.rmtree(staging, ignore_errors=True)
-    say(f"{len(clips)} mixtures read in {time.perf_counter() - begun:.1f} s")
+    if alone:
+        shutil.rmtree(staging, ignore_errors=True)
+        say(f"{len(clips.mixture)} mixtures read in {time.perf_counter() - begun:.1f} s")
 
     try:
+        if not alone:
+            separate_by_ray(cfg, systems, clips, staging, device)
         for system in systems:
             since = time.perf_counter()
             model = hub.from_pretrained(exp / system / "best", device)
-            names = {k: system if k == "text" else f"{system}-{k}" for k in queries}
-            folders = {kind: staging / name for kind, name in names.items()}
-            for folder in folders.values():
-                folder.mkdir(parents=True)
-            separate_system(model, clips, queries, folders, cfg.batch, device)
+            folders = {kind: staging / folder_of(system, kind) for kind in queries}
+            if alone:
+                for folder in folders.values():
+                    folder.mkdir(parents=True)
+                separate_system(model, clips, queries, folders, cfg.batch, device)
             out.mkdir(exist_ok=True)
             for folder in folders.values():
                 hub.replace_folder(folder, out / folder.name)
             counts = ", ".join(f"{int(has.sum())} by {kind}" for kind, (_, has) in queries.items())
             say(f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}")
-        if wanted:
+        if wanted and alone:
             first = hub.from_pretrained(exp / systems[0] / "best", device)
             encoder, query = encoders.load(exp / "encoder", device=device), clips.queries("text")[0]
+            everything = torch.unique(query, dim=0)
         for name in wanted:
             since, folder = time.perf_counter(), staging / name
-            folder.mkdir(parents=True)
-            separate_baseline(name, first, encoder, clips, query, folder, cfg.batch)
+            if alone:
+                folder.mkdir(parents=True)
+                separate_baseline(name, first, encoder, clips, query, everything, folder, cfg.batch)
             hub.replace_folder(folder, out / name)
             say(f"{name}: {len(clips)} by text in {time.perf_counter() - since:.1f} s")
         if cfg.inputs:
+            shutil.rmtree(staging / "inputs", ignore_errors=True)
             write_inputs(staging / "inputs", clips, model.sample_rate)
             hub.replace_folder(staging / "inputs", out / "inputs")
             say(f"mixtures and their queries -> {out / 'inputs'}")
         if cfg.examples and "text" in queries:
             since, folder = time.perf_counter(), staging / "examples"
-            write_examples(folder, model, clips, queries["text"][0], cfg.examples)
+            shutil.rmtree(folder, ignore_errors=True)
+            shown = clips.part(slice(cfg.examples))
+            write_examples(folder, model, shown, queries["text"][0], cfg.examples)
             hub.replace_folder(folder, out / "examples")
             say(
                 f"examples by {system} in {time.perf_counter() - since:.1f} s -> {out / 'examples'}"
             )
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except BaseException:
+        if alone:
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="separate")

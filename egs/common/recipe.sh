@@ -12,7 +12,7 @@ judges() {  # the judge that is held out; with --rl critic also the critic that 
 }
 
 align_and_judge() {  # side by side, as neither gains much from more than half of the cores
-  local half=$((($(nproc) + 1) / 2))
+  local half=$(((${cores:-$(nproc)} + 1) / 2))
   judges "threads=$half" &
   judge=$!  # not local: the trap outlives this function
   trap 'kill "$judge" 2>/dev/null || true' EXIT

@@ -1,16 +1,6 @@
-# How programs are started, sourced by run.sh. `run` starts a program of one process, `train` one
-# that uses every GPU of --ngpu. On Slurm, with one task a GPU:
-#     run() { srun --ntasks 1 --cpus-per-task 16 python "$@"; }
-#     train() { srun --ntasks 1 --cpus-per-task 16 --gpus "$ngpu" \
-#         torchrun --standalone --nproc-per-node "$ngpu" "$@"; }
-run() {
-  python "$@"
-}
-
-train() {
-  if [ "$ngpu" -gt 1 ]; then
-    torchrun --standalone --nproc-per-node "$ngpu" "$@"
-  else
-    python "$@"
-  fi
-}
+# Where the programs of this recipe run, sourced by run.sh; ../common/launch.sh says what that does.
+launch=${SEP_LAUNCH:-local}  # local: python, or torchrun where --ngpu is above 1; slurm: srun
+nodes=1                      # Slurm: machines that train together, with --ngpu processes on each
+cpus=16                      # Slurm: cores of a program
+slurm=()                     # Slurm: more for every srun, (--partition gpu --time 24:00:00)
+. ../common/launch.sh

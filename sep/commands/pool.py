@@ -61,8 +61,13 @@ def outcomes(
     while waiting:
         for job in (yield from _pooled(waiting, prepare, processes)):  # one of these is the cause
             if (yield from _pooled(deque([job]), prepare, 1)):
-                reason = "its process died, perhaps for want of memory; use fewer --jobs"
-                yield Outcome(job, "failed", f"{job.source}: {reason}")
+                yield died(job)
+
+
+def died(job: Job) -> Outcome:
+    """The outcome of a job that every process died of."""
+    reason = "its process died, perhaps for want of memory; use fewer --jobs"
+    return Outcome(job, "failed", f"{job.source}: {reason}")
 
 
 def _pooled(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sep.commands.plan import Job, keep_apart, listed, plan, slugs
-from sep.commands.pool import Outcome, outcomes
+from sep.commands.pool import Outcome, died, outcomes
 from sep.commands.values import factor, few, positive, seconds, weights
 from sep.commands.verdict import facts, line, progress, write_summary
 from sep.errors import AudioFileError, OptionError, SepError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sep.results import FileSplit
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
+LAUNCHERS = ("local", "ray")  # those of sep.cluster, which takes long to import
 
 
 def add(commands: Any) -> None:
@@ -165,13 +166,19 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="recordings done at once, by processes that share the cores (default: %(default)s)",
     )
+    add(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="local",
+        help="ray: --jobs workers of Ray, of one core or GPU each, on this machine or those of the "
+        "cluster that RAY_ADDRESS names (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Do every recording; 1 if some failed."""
     _check(options)
-    several = len(options.text or []) > 1
-    sounds = slugs(options.text) if several else ["target"]
+    sounds = slugs(options.text) if len(options.text or []) > 1 else ["target"]
     inputs = [*options.inputs, *(listed(options.list) if options.list else [])]
     if not inputs:
         raise SepError("no recordings given; name files, folders or --list FILE")
@@ -188,11 +195,17 @@ def run(options: argparse.Namespace) -> int:
     read = [name for names in named for name in names or []]
     keep_apart(jobs, read, list(filter(None, (options.figure, options.summary))))
     worker, went = Worker(options), []
-    prepare = (
-        functools.partial(Worker, options, worker.vectors) if options.jobs > 1 else lambda: worker
-    )
+    several = functools.partial(Worker, options, worker.vectors)
+    if options.launcher == "ray":
+        from sep import cluster
+
+        gpu = worker.separator.device.type == "cuda"
+        found = cluster.outcomes(jobs, several, options.jobs, gpu, lost=died)
+        results = (outcome for _, outcome in found)
+    else:
+        results = outcomes(jobs, several if options.jobs > 1 else lambda: worker, options.jobs)
     try:
-        for outcome in outcomes(jobs, prepare, options.jobs):
+        for outcome in results:
             went.append(outcome)
             if outcome.status == "failed":
                 print(f"error: {outcome.line}", file=sys.stderr, flush=True)
@@ -296,6 +309,10 @@ class Worker:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
+    if options.launcher == "ray":
+        from sep import cluster
+
+        cluster.check(options.launcher)
     texts, audio, image = options.text or [], options.audio or [], options.image or []
     stretch = _given(options.start, options.stop)
     if not any((texts, audio, image, stretch)):

@@ -1,5 +1,6 @@
 """The fixed test mixtures in memory, with their query embeddings."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,7 +22,7 @@ WEIGHTS = {"text": 2.0, "audio": 1.0, "image": 2.0, "negative": 0.5}  # of OmniS
 
 
 class EvaluationSet:
-    """Rendered mixtures of `data/<split>/mixtures.jsonl`.
+    """Mixtures of `data/<split>/mixtures.jsonl`, rendered when their sound is first asked for.
 
     Args:
         data: folder of the data directories.
@@ -47,17 +48,38 @@ class EvaluationSet:
         self.data, self.split, self.query_dir = Path(data), split, Path(queries)
         self._banks: dict[str, QueryBank] = {}
         folder = self.data / split
-        directory = DataDir(folder)
+        self.samples, self._directory = samples, DataDir(folder)
         self.mixtures = mixtures.load(folder / "mixtures.jsonl")[:count]
         if not self.mixtures:
             raise DataError(f"{folder}/mixtures.jsonl: empty; run stage 1 again")
-        self.sources = torch.stack([mixtures.render(m, directory, samples) for m in self.mixtures])
-        self.mixture = self.sources.sum(1)
-        self.ids = [m.id for m in self.mixtures]
-        self.labels = [m.label for m in self.mixtures]
 
     def __len__(self) -> int:
         return len(self.mixtures)
+
+    def part(self, rows: slice) -> "EvaluationSet":
+        """Some of the mixtures, whose sound alone is then rendered."""
+        found = copy.copy(self)
+        for name in ("sources", "mixture", "ids", "labels"):
+            found.__dict__.pop(name, None)
+        found.mixtures = self.mixtures[rows]
+        return found
+
+    @cached_property
+    def sources(self) -> Tensor:
+        drawn = [mixtures.render(m, self._directory, self.samples) for m in self.mixtures]
+        return torch.stack(drawn)
+
+    @cached_property
+    def mixture(self) -> Tensor:
+        return self.sources.sum(1)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [m.id for m in self.mixtures]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        return [m.label for m in self.mixtures]
 
     def queries(self, kind: str, weights: Mapping[str, float] = WEIGHTS) -> tuple[Tensor, Tensor]:
         """Query embeddings of one kind.

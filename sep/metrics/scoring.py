@@ -1,6 +1,9 @@
 """Every score of every system's outputs for the fixed mixtures, a few mixtures at a time."""
 
+import json
+import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +67,7 @@ def of_folder(
     system: str, query: str, folder: Path, clips: EvaluationSet, sample_rate: int
 ) -> Outputs:
     """A folder of `<mixture id>.wav`; reading raises DataError for files that do not fit."""
-    wanted = (1, clips.mixture.shape[-1], sample_rate)
+    wanted = (1, clips.samples, sample_rate)
 
     def read(rows: list[int]) -> Tensor:
         waves = []
@@ -169,17 +172,48 @@ def score(
         o.embedding = torch.cat(embeddings[o])
 
 
+def save(path: Path, outputs: Sequence[Outputs], worst: float) -> None:
+    """Write the scores and embeddings of a part of a set, and its difference to museval."""
+    found = {json.dumps(["", "", "museval"]): np.array([worst])}
+    for o in outputs:
+        for name, values in (o.scores | {"embedding": o.embedding}).items():
+            found[json.dumps([o.system, o.query, name])] = values.numpy()
+    temporary = audio.temporary_of(path)
+    with open(temporary, "wb") as file:
+        np.savez(file, **found)
+    os.replace(temporary, path)
+
+
+def load(paths: Sequence[Path], outputs: Sequence[Outputs]) -> float:
+    """Fill the outputs of a whole set from all its parts in order; their largest difference."""
+    found: dict[tuple[str, str], dict[str, list[Tensor]]] = defaultdict(dict)
+    for path in paths:
+        with np.load(path) as part:
+            for key in part.files:
+                system, query, name = json.loads(key)
+                values = torch.from_numpy(part[key])
+                found[system, query].setdefault(name, []).append(values)
+    for o in outputs:
+        o.scores = {name: torch.cat(parts) for name, parts in found[o.system, o.query].items()}
+        o.embedding = o.scores.pop("embedding")
+    return float(torch.cat(found["", ""]["museval"]).max())
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` numbers at most, evenly from 0 to total - 1."""
+    return torch.linspace(0, total - 1, count).round().long().unique().tolist()
+
+
 def check_against_museval(
     clips: EvaluationSet,
     outputs: Sequence[Outputs],
-    count: int,
+    chosen: Sequence[int],
     windows: bss.Windows | None = None,
 ) -> float:
-    """Largest difference in dB to museval on `count` clips spread over the set, all outputs.
+    """Largest difference in dB to museval on the chosen clips, all outputs.
 
     Ratios above 100 dB are rounding noise in both and are not compared.
     """
-    chosen = torch.linspace(0, len(clips) - 1, count).round().long().unique().tolist()
     worst = 0.0
     for output in outputs:
         for i in chosen if output.signal else ():

@@ -66,13 +66,16 @@ def test_the_recording_itself_can_be_the_example(make_wav, capsys):
     assert "error: quiet.wav: audio query: is silent" in capsys.readouterr().err
 
 
-def test_processes_give_what_one_gives_and_a_summary_tells(make_wav, capsys):
+@pytest.mark.parametrize("launcher", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_processes_give_what_one_gives_and_a_summary_tells(make_wav, capsys, launcher):
+    if launcher == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed (extra dist)")
     for name in ("in/a.wav", "in/deep/b.wav", "in/c.wav"):
         make_wav(name, 0.3)
     Path("in/broken.wav").write_text("hello")
     command = ["separate", "in", "--text", "a dog", "--summary", "s.json"]
     assert cli.main([*command, "-o", "one"]) == 1
-    assert cli.main([*command, "-o", "two", "--jobs", "2"]) == 1
+    assert cli.main([*command, "-o", "two", "--jobs", "2", "--launcher", launcher]) == 1
     assert "3 of 4 files done; failed:\n  in/broken.wav" in capsys.readouterr().err
     for name in ("a.target.wav", "deep/b.residual.wav", "c.target.wav"):
         np.testing.assert_array_equal(integers(f"one/{name}"), integers(f"two/{name}"))

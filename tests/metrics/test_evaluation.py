@@ -64,6 +64,14 @@ def test_mixture_is_the_sum_of_its_sources(clips, home):
     assert torch.equal(short.sources, clips.sources[..., :1_000])
 
 
+def test_a_part_is_the_same_mixtures_alone(clips):
+    part = clips.part(slice(1, 3))
+    assert len(part) == 2 and part.ids == clips.ids[1:3] and part.labels == clips.labels[1:3]
+    assert torch.equal(part.sources, clips.sources[1:3])
+    assert torch.equal(part.mixture, clips.mixture[1:3])
+    assert torch.equal(part.queries("text")[0], clips.queries("text")[0][1:3])
+
+
 def test_text_and_audio_queries_are_of_the_right_clip(clips, home):
     ids = kaldi.DataDir(home / "data" / "test").ids
     text, has_text = clips.queries("text")

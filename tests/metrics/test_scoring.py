@@ -61,13 +61,19 @@ def folder(clips, tmp_path_factory):
     return home
 
 
-def scored(clips, folder, jobs=1, windows=None):
-    torch.manual_seed(0)
-    judge = Judge(sorted({*clips.labels, "dog"}), dim=8, width=8)
-    panel = Panel(clips, Bands(), judge, {"clap": Bands()}, RATE, torch.device("cpu"))
+def lines(clips, folder):
     outputs = scoring.given(clips, Spectrogram())
     for kind in ("text", "audio"):
-        outputs.append(scoring.of_folder("rl", kind, folder, clips, RATE))
+        if clips.queries(kind)[1].any():
+            outputs.append(scoring.of_folder("rl", kind, folder, clips, RATE))
+    return outputs
+
+
+def scored(clips, folder, jobs=1, windows=None, labels=()):
+    torch.manual_seed(0)
+    judge = Judge(sorted({*clips.labels, *labels, "dog"}), dim=8, width=8)
+    panel = Panel(clips, Bands(), judge, {"clap": Bands()}, RATE, torch.device("cpu"), labels)
+    outputs = lines(clips, folder)
     scoring.score(clips, outputs, panel, jobs=jobs, windows=windows)
     return outputs
 
@@ -115,10 +121,25 @@ def test_nothing_depends_on_the_number_of_processes_or_of_clips_at_once(
             torch.testing.assert_close(few.scores[name], values, equal_nan=True)
 
 
+def test_parts_that_are_written_join_to_the_whole(clips, folder, outputs, tmp_path):
+    paths = [tmp_path / "0.npz", tmp_path / "1.npz"]
+    for k, rows in enumerate((slice(0, 1), slice(1, 8))):  # the first has no audio query
+        part = scored(clips.part(rows), folder, labels=clips.labels)
+        assert len(part) == 4 + k
+        scoring.save(paths[k], part, 0.5 - k / 4)
+    whole = lines(clips, folder)
+    assert scoring.load(paths, whole) == 0.5 and len(list(tmp_path.iterdir())) == 2
+    for joined, once in zip(whole, outputs, strict=True):
+        assert list(joined.scores) == list(once.scores)
+        for name, values in once.scores.items():
+            torch.testing.assert_close(joined.scores[name], values, equal_nan=True)
+        torch.testing.assert_close(joined.embedding, once.embedding, equal_nan=True)
+
+
 def test_all_of_it_agrees_with_museval(clips, folder, outputs):
-    assert scoring.check_against_museval(clips, outputs, 3) < 1e-3
+    assert scoring.check_against_museval(clips, outputs, scoring.spread(8, 3)) < 1e-3
     windowed = scored(clips, folder, windows=WINDOWS)
-    assert scoring.check_against_museval(clips, windowed, 2, WINDOWS) < 1e-3
+    assert scoring.check_against_museval(clips, windowed, [0, 7], WINDOWS) < 1e-3
     estimate = windowed[3].read([5])[0].numpy()
     expected = bss.bss_eval(*clips.sources[5].numpy(), estimate, WINDOWS)
     assert len(expected["sir"]) == 5

@@ -1,10 +1,13 @@
 """run.sh from recordings to scores, with tiny networks, on clips that the test makes."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +74,18 @@ def finished(recipe):
     return done, recipe / "egs/mini_sounds/exp/main"
 
 
-def program(exp: Path, name: str, *options: str):
+def program(exp: Path, name: str, *options: str, environment: dict[str, str] | None = None):
     """Run a program of recipes/ on the data of the finished run."""
     data = next((exp.parents[1] / "data").glob("sounds-*"))
     command = [sys.executable, ROOT / "recipes" / name, f"data={data}", *options]
-    return subprocess.run(command, cwd=exp.parents[1], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=exp.parents[1], env={**os.environ, **(environment or {})},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
-def succeed(exp: Path, name: str, *options: str):
-    done = program(exp, name, *options)
+def succeed(exp: Path, name: str, *options: str, environment: dict[str, str] | None = None):
+    done = program(exp, name, *options, environment=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
 
@@ -107,6 +113,80 @@ def test_finished_stages_are_skipped(recipe, finished):
     again = call(recipe)
     assert again.returncode == 0 and again.stdout.count("done before, skipped") == 7
     assert "SI-SDR" in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["4", "5"])
+def test_two_processes_on_the_cpu_train_from_run_sh(recipe, finished, stop):
+    _, exp = finished
+    two = exp.with_name(f"two{stop}")
+    for name in ("encoder", "judge", "queries"):
+        shutil.copytree(exp / name, two / name)
+    (two / ".done").mkdir()
+    for stage in "23":
+        shutil.copy(exp / ".done" / stage, two / ".done" / stage)
+    done = call(recipe, "--tag", two.name, "--ngpu", "2", "--stop-stage", stop)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    # the separator, and in stage 5 its control; said by one process of two
+    assert done.stdout.count(" on cpu, 2 x ") == {"4": 1, "5": 2}[stop]
+    for system in {"4": ["supervised"], "5": ["supervised", "rl", "control"]}[stop]:
+        assert (two / system / "best" / "model.safetensors").is_file()
+
+
+def running(exp: Path, name: bytes) -> list[int]:
+    """Processes whose command line has this name, in the folder where programs are called."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name in (process / "cmdline").read_bytes():
+                if (process / "cwd").readlink() == exp.parents[1]:
+                    found.append(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+def test_ray_separates_and_scores_the_same_whoever_is_killed(finished):
+    pytest.importorskip("ray", reason="Ray is not installed (extra dist)")
+    _, exp = finished
+    own = exp.with_name("ray")
+    for name in ("encoder", "judge", "queries", "supervised", "rl"):
+        shutil.copytree(exp / name, own / name)
+    one = {"OMP_NUM_THREADS": "1"}  # as a worker has
+    options = ["tag=ray", "device=cpu", "systems=[supervised,rl]", "queries=[text]"]
+    asked = [*options, "batch=1", "examples=0"]
+    for line in (["separate.py", *asked], ["score.py", *options, "check=1"]):
+        succeed(exp, *line, environment=one)
+    for name in ("separated", "scores"):
+        (own / name).rename(own / f"local_{name}")
+
+    data = next((exp.parents[1] / "data").glob("sounds-*"))
+    line = [sys.executable, ROOT / "recipes" / "separate.py", f"data={data}", *asked]
+    ray = ["launcher=ray", "workers=2"]
+    staging, inode = own / ".separated.part", lambda path: path.stat().st_ino
+    with subprocess.Popen([*line, *ray], cwd=exp.parents[1], stdout=subprocess.PIPE) as first:
+        while not (kept := {path: inode(path) for path in staging.rglob("*.wav")}):
+            assert first.poll() is None
+            time.sleep(0.005)
+        first.kill()
+    assert not (own / "separated").exists()
+    with subprocess.Popen(
+        [*line, *ray], cwd=exp.parents[1], stdout=subprocess.PIPE, text=True
+    ) as second:
+        while not (workers := running(exp, b"ray::_Worker")):
+            assert second.poll() is None
+            time.sleep(0.005)
+        os.kill(workers[0], signal.SIGKILL)
+        said = second.communicate()[0]
+    assert second.returncode == 0 and "8 parts were done before" in said
+    for path, number in kept.items():
+        assert inode(own / "separated" / path.relative_to(staging)) == number
+    assert not staging.exists()
+    succeed(exp, "score.py", *options, "check=1", *ray)
+    assert not (own / ".scores.part").exists()
+    for name in ("separated", "scores"):
+        files = [{p.relative_to(own / f): p.read_bytes() for p in (own / f).rglob("*.[wcjm]*")}
+                 for f in (name, f"local_{name}")]  # fmt: skip
+        assert files[0] and files[0] == files[1]
 
 
 def test_encoders_are_assessed(finished):
