@@ -127,6 +127,7 @@ def write_pairs(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_audioseps_mixtures_are_made_and_the_recipe_runs_to_scores(recipe, original):
     write_pairs(original / "audiocaps_eval.csv")
     words = ("--tables", str(original), "--audio", str(original / "audio"), "--captions", "all")

@@ -61,6 +61,7 @@ def options(original, *more: str) -> list[str]:
     return ["--music", str(original / "MUSIC solo"), *lists, *more]
 
 
+@pytest.mark.slow
 def test_solos_with_clips_of_vggsound_run_to_scores_and_other_models_can_be_tested(original):
     home = recipe(original, "music")
     more = ["--vggsound", str(original / "vgg.tar"), "--noise", str(original / "noise.csv")]

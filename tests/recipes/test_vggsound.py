@@ -92,7 +92,7 @@ def test_a_mirror_in_folders_and_tars_runs_to_scores_on_the_part_that_is_there(o
     made = [pair for pair in pairs if f"{lost}_000120" not in pair]
     with open(home / "egs/vggsound/exp/main/scores/per_clip.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["query"] for row in rows} == {"text", "audio", "image"}
+    assert {row["query"] for row in rows} == {"text", "audio", "image", "omni"}
     for system in ("mixture", "ideal", "supervised", "control", "rl"):
         assert sum(r["system"] == system and r["query"] == "text" for r in rows) == len(made) < 6
     assert (
