@@ -5,7 +5,6 @@ import csv
 import functools
 import http.server
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from copied import call, copied
 
 from sep.data import audiocaps, mixtures
 from sep.data.kaldi import DataDir
@@ -82,27 +82,7 @@ def original(tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path):
-    shutil.copytree(
-        ROOT / "egs" / "audiocaps",
-        tmp_path / "egs" / "audiocaps",
-        ignore=shutil.ignore_patterns("downloads", "data", "exp", "__pycache__"),
-    )
-    (tmp_path / "egs" / "common").symlink_to(ROOT / "egs" / "common")
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    return tmp_path
-
-
-def call(recipe, *arguments):
-    environment = {
-        **os.environ,
-        "SEP_VENV": "none",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = ["egs/audiocaps/run.sh", "--debug", "--device", "cpu"]
-    return subprocess.run(
-        [*command, *arguments], cwd=recipe, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return copied(tmp_path, "audiocaps")
 
 
 def prepare(original, data, *arguments):
@@ -131,7 +111,7 @@ def write_pairs(path: Path) -> Path:
 def test_audioseps_mixtures_are_made_and_the_recipe_runs_to_scores(recipe, original):
     write_pairs(original / "audiocaps_eval.csv")
     words = ("--tables", str(original), "--audio", str(original / "audio"), "--captions", "all")
-    done = call(recipe, *words)
+    done = call(recipe, "audiocaps", *words)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "audiocaps_eval.csv: 4 mixtures of 5 can be made" in done.stdout
     assert "audiocaps_eval.csv:5: Ytest_Gone01 is no usable clip" in done.stdout

@@ -3,7 +3,6 @@
 import csv
 import http.server
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from copied import call, copied
 
 from sep.data import esc50, mixtures
 from sep.data.kaldi import DataDir
@@ -57,31 +57,11 @@ def original(tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path):
-    shutil.copytree(
-        ROOT / "egs" / "esc50",
-        tmp_path / "egs" / "esc50",
-        ignore=shutil.ignore_patterns("downloads", "data", "exp", "__pycache__"),
-    )
-    (tmp_path / "egs" / "common").symlink_to(ROOT / "egs" / "common")
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    return tmp_path
-
-
-def call(recipe, *arguments):
-    environment = {
-        **os.environ,
-        "SEP_VENV": "none",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = ["egs/esc50/run.sh", "--debug", "--device", "cpu"]
-    return subprocess.run(
-        [*command, *arguments], cwd=recipe, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return copied(tmp_path, "esc50")
 
 
 def test_ten_classes_never_train_and_the_recipe_runs_to_scores(recipe, original):
-    done = call(recipe, "--esc50", str(original), "--zero-shot", "true", "--fold", "5")
+    done = call(recipe, "esc50", "--esc50", str(original), "--zero-shot", "true", "--fold", "5")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     home = recipe / "egs" / "esc50"
     splits = {name: DataDir(home / "data/zero_shot5" / name) for name in SPLITS}
@@ -201,7 +181,7 @@ def test_it_stops_in_one_line_only_if_nothing_is_usable(original, tmp_path):
 
 
 def test_a_fold_out_of_range_is_refused(recipe):
-    done = call(recipe, "--fold", "6")
+    done = call(recipe, "esc50", "--fold", "6")
     assert done.returncode == 2 and done.stderr.startswith("error: --fold takes 1 to 5, not 6")
 
 

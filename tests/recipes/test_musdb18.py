@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from copied import call, copied
 
 from sep import audio, container
 from sep.data import mixtures, musdb
@@ -89,27 +89,7 @@ def original(published, tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path):
-    shutil.copytree(
-        ROOT / "egs" / "musdb18",
-        tmp_path / "egs" / "musdb18",
-        ignore=shutil.ignore_patterns("downloads", "data", "exp", "__pycache__"),
-    )
-    (tmp_path / "egs" / "common").symlink_to(ROOT / "egs" / "common")
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    return tmp_path
-
-
-def call(recipe, *arguments):
-    environment = {
-        **os.environ,
-        "SEP_VENV": "none",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = ["egs/musdb18/run.sh", "--debug", "--device", "cpu"]
-    return subprocess.run(
-        [*command, *arguments], cwd=recipe, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return copied(tmp_path, "musdb18")
 
 
 def prepare(original, data):
@@ -129,7 +109,7 @@ def program(name: str):
 
 
 def test_the_recipe_runs_to_the_scores_of_whole_songs(recipe, original):
-    done = call(recipe, "--musdb", str(original))
+    done = call(recipe, "musdb18", "--musdb", str(original))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "train: 2 songs of 86, 8 chunks of stems" in done.stdout
     assert "note:" not in done.stdout

@@ -6,7 +6,8 @@ import tarfile
 
 import pytest
 import soundfile
-from tiny_videos import call, ffmpeg, frames, prepare, recipe, sound, video
+from copied import call, copied
+from tiny_videos import ffmpeg, frames, prepare, sound, video
 
 from sep import container
 from sep.data import mixtures, music
@@ -63,7 +64,7 @@ def options(original, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_solos_with_clips_of_vggsound_run_to_scores_and_other_models_can_be_tested(original):
-    home = recipe(original, "music")
+    home = copied(original, "music")
     more = ["--vggsound", str(original / "vgg.tar"), "--noise", str(original / "noise.csv")]
     done = call(home, "music", *options(original, *more))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from tiny_videos import call, prepare, program, recipe, sound, video
+from copied import call, copied
+from tiny_videos import prepare, program, sound, video
 
 from sep import container
 from sep.data import fetch, mirror, mixtures, protocol, vggsound
@@ -78,7 +79,7 @@ def options(original: Path) -> list[str]:
 def test_a_mirror_in_folders_and_tars_runs_to_scores_on_the_part_that_is_there(original):
     lost = clip_name(2, 4)
     (original / f"vgg sound/video/test/{lost}_000120.mp4").unlink()
-    home = recipe(original, "vggsound")
+    home = copied(original, "vggsound")
     done = call(home, "vggsound", *options(original))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"vggsound.csv:17: {lost}_000120: is not in" in done.stdout
@@ -138,9 +139,7 @@ def test_the_draw_is_that_of_the_published_evaluation():
 
 def test_lists_are_read_as_they_are_published(tmp_path):
     clipsep = "data/vggsound/audio/k/L/kLyY8uCoYUQ.wav,data/vggsound/preprocessed/k/L/kLyY8uCoYUQ"
-    omnisep = (
-        "/root/data/VGGSOUND/audio/-WfBpEg00XM_000437.wav,/root/data/frames/-WfBpEg00XM_000437"
-    )
+    omnisep = "/data/VGGSOUND/audio/-WfBpEg00XM_000437.wav,/data/frames/-WfBpEg00XM_000437"
     lines = [f"{clipsep},12,vehicle horn car horn honking", f"{omnisep},11,people slurping"]
     lines += ["F3AsQHJE5E0_000030,dog barking", "jd_CrB2OzbU_7"]
     (tmp_path / "list.csv").write_text("\n".join(lines))

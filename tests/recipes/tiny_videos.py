@@ -1,9 +1,7 @@
-"""Short real videos for tests of recipes: a moving picture and a sound of its own, and the call."""
+"""Short real videos for tests of recipes: a moving picture and a sound of its own."""
 
 import importlib.util
 import io
-import os
-import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -53,32 +51,6 @@ def frames(folder: Path, count: int = 3) -> Path:
     source = f"testsrc=size=64x48:rate=1:duration={count}"
     ffmpeg("-f", "lavfi", "-i", source, folder / "%06d.jpg")
     return folder
-
-
-def recipe(home: Path, name: str) -> Path:
-    """A copy of egs/<name> with the common parts beside it, in `home`."""
-    shutil.copytree(
-        ROOT / "egs" / name,
-        home / "egs" / name,
-        ignore=shutil.ignore_patterns("downloads", "data", "exp", "__pycache__"),
-    )
-    (home / "egs" / "common").symlink_to(ROOT / "egs" / "common")
-    (home / "recipes").symlink_to(ROOT / "recipes")
-    return home
-
-
-def call(home: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the recipe with tiny networks."""
-    environment = {
-        **os.environ,
-        "SEP_VENV": "none",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = [f"egs/{name}/run.sh", "--debug", "--device", "cpu"]
-    return subprocess.run(
-        [*command, *arguments], cwd=home, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
 
 
 def program(name: str, stage: str) -> ModuleType:
