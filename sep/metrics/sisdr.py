@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products (...) of broadcastable (..., N), without a product of their size in memory."""
+    return torch.einsum("...n,...n->...", a, b)
+
+
 def _ratio_db(signal: Tensor, noise: Tensor, defined: Tensor) -> Tensor:
     """10 log10(signal / noise) where `defined`, NaN elsewhere."""
     ratio = 10 * torch.log10(signal / noise)
@@ -29,10 +34,9 @@ def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     Returns:
         (...) float64 in dB; NaN where either signal is silent.
     """
-    estimate, reference = torch.broadcast_tensors(estimate.double(), reference.double())
-    signal = reference.square().sum(-1)
-    noise = (reference - estimate).square().sum(-1)
-    return _ratio_db(signal, noise, (signal > 0) & (estimate.square().sum(-1) > 0))
+    estimate, reference = estimate.double(), reference.double()
+    signal, error = _dot(reference, reference), reference - estimate
+    return _ratio_db(signal, _dot(error, error), (signal > 0) & (_dot(estimate, estimate) > 0))
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
@@ -47,13 +51,12 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     Returns:
         (...) float64 in dB; NaN where either signal is silent.
     """
-    estimate, reference = torch.broadcast_tensors(estimate.double(), reference.double())
-    energy = reference.square().sum(-1)
-    scale = (estimate * reference).sum(-1) / energy
-    projection = scale.unsqueeze(-1) * reference
-    signal = projection.square().sum(-1)
-    noise = (estimate - projection).square().sum(-1)
-    return _ratio_db(signal, noise, (energy > 0) & (estimate.square().sum(-1) > 0))
+    estimate, reference = estimate.double(), reference.double()
+    energy = _dot(reference, reference)
+    scale = _dot(estimate, reference) / energy
+    error = estimate - scale.unsqueeze(-1) * reference
+    defined = (energy > 0) & (_dot(estimate, estimate) > 0)
+    return _ratio_db(scale.square() * energy, _dot(error, error), defined)
 
 
 def si_sdr_improvement(estimate: Tensor, reference: Tensor, mixture: Tensor) -> Tensor:
