@@ -1,4 +1,6 @@
-"""Masks of short segments: several queries, several sharpnesses, one pass of the network."""
+"""Masks of short segments: several queries, several variants, one pass of the network."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -7,6 +9,31 @@ from sep.model import QueryNet
 from sep.unet import steady
 
 SLICE_FRAMES = 1024  # frames of a mask that are computed at once
+
+
+class Variant(NamedTuple):
+    """A way to read logits as a mask: sigmoid(sharpness * logits + offset).
+
+    Sharpness above 1 takes masks nearer to 0 or 1, an offset above 0 lets more through.
+    """
+
+    sharpness: float = 1.0
+    offset: float = 0.0
+
+
+# In the order in which they are tried. Of the first six, what the encoder finds most similar to the
+# query gains meaning at hardly any cost of signal; the last three take more of both.
+VARIANTS = (
+    Variant(),
+    Variant(1.25),
+    Variant(0.8, 0.5),
+    Variant(1.0, 0.5),
+    Variant(1.25, 0.5),
+    Variant(0.8),
+    Variant(1.0, -0.5),
+    Variant(1.25, -0.5),
+    Variant(0.8, -0.5),
+)
 
 
 class Masking:
@@ -18,14 +45,14 @@ class Masking:
     Args:
         model: the separator network.
         queries: (Q, D).
-        sharpness: K factors on the mask logits; above 1 masks come nearer to 0 or 1.
+        variants: K ways to read the logits.
         keep: whether to keep the logits of every segment, for `masks`.
     """
 
     def __init__(
-        self, model: QueryNet, queries: Tensor, sharpness: list[float], keep: bool = False
+        self, model: QueryNet, queries: Tensor, variants: list[Variant], keep: bool = False
     ):
-        self.model, self.sharpness, self.keep = model, sharpness, keep
+        self.model, self.variants, self.keep = model, variants, keep
         self.steady = steady(model)
         self.device = model.spectrogram.window.device
         self.queries = queries.to(self.device)
@@ -34,7 +61,7 @@ class Masking:
     @property
     def count(self) -> int:
         """Results for each segment, K * Q."""
-        return len(self.sharpness) * len(self.queries)
+        return len(self.variants) * len(self.queries)
 
     def __call__(self, segments: Tensor) -> Tensor:
         """Map (B, R, n), whose first row the network hears, to (B, R, K, Q, n)."""
@@ -49,28 +76,28 @@ class Masking:
         spectra = grid.stft(segments)
         logits = self._logits(model, spectra[:, 0].abs())
         results = [
-            grid.istft(spectra[:, :, None] * self._masks(s * logits)[:, None], segments.shape[-1])
-            for s in self.sharpness
+            grid.istft(spectra[:, :, None] * self._masks(logits, v)[:, None], segments.shape[-1])
+            for v in self.variants
         ]
         masked = torch.stack(results, dim=2)
         if self.keep:  # last, as a segment that there is no room for is masked again in pieces
             self.kept.extend(logits.half().cpu())
         return masked
 
-    def masks(self, seams: list[tuple[int, int]], sharpness: float) -> Tensor:
+    def masks(self, seams: list[tuple[int, int]], variant: Variant) -> Tensor:
         """Masks (Q, F, T) in float16 of a whole recording.
 
         Args:
             seams: for each segment that was masked the frame where it starts, and the one from
                 which it takes over from the segment before.
-            sharpness: factor on the logits.
+            variant: how the logits are read.
         """
         parts = []
         ends = [first for _, first in seams[1:]]
         for (start, first), end, logits in zip(seams, [*ends, None], self.kept, strict=True):
             parts.append(logits[..., first - start : None if end is None else end - start])
         slices = torch.cat(parts, dim=-1).split(SLICE_FRAMES, dim=-1)
-        masks = (self._masks(sharpness * s.to(self.device).float()[None])[0] for s in slices)
+        masks = (self._masks(s.to(self.device).float()[None], variant)[0] for s in slices)
         return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
 
     def _logits(self, model: QueryNet, magnitude: Tensor) -> Tensor:
@@ -79,9 +106,10 @@ class Masking:
             return model.logits(magnitude, self.queries[0])[:, None]
         return model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))
 
-    def _masks(self, logits: Tensor) -> Tensor:
+    def _masks(self, logits: Tensor, variant: Variant) -> Tensor:
         """Masks (B, Q, F, T) of logits (B, Q, H, T)."""
-        return shared(self.model.spectrogram.unwarp(torch.sigmoid(logits)))
+        masks = torch.sigmoid(variant.sharpness * logits + variant.offset)
+        return shared(self.model.spectrogram.unwarp(masks))
 
 
 def shared(masks: Tensor) -> Tensor:
@@ -93,7 +121,6 @@ def shared(masks: Tensor) -> Tensor:
     return masks / masks.sum(1, keepdim=True).clamp(min=1)
 
 
-def sharpness_series(candidates: int, sharpness: float = 1.0) -> list[float]:
-    """`sharpness` times 1, 2, 0.5, 4, 0.25, ...: factors on the mask logits."""
-    exponents = [(k + 1) // 2 * (1 if k % 2 else -1) for k in range(candidates)]
-    return [sharpness * 2.0**exponent for exponent in exponents]
+def variants(candidates: int, sharpness: float = 1.0) -> list[Variant]:
+    """The first of `VARIANTS`, each `sharpness` times as sharp."""
+    return [Variant(sharpness * v.sharpness, v.offset) for v in VARIANTS[:candidates]]

@@ -55,7 +55,7 @@ class FileSeparation(NamedTuple):
         similarity: cosine of the target and the query, NaN for silence.
         mixture_similarity: cosine of the mixture and the query, NaN for silence.
         level_db: level of the target under the mixture; -inf where nothing was found.
-        sharpness: factor on the mask logits that was used.
+        sharpness, offset: factor on the mask logits and what was added to them.
     """
 
     sample_rate: int
@@ -65,6 +65,7 @@ class FileSeparation(NamedTuple):
     mixture_similarity: float
     level_db: float
     sharpness: float
+    offset: float
 
 
 class FileSplit(NamedTuple):
@@ -77,3 +78,4 @@ class FileSplit(NamedTuple):
     mixture_similarities: list[float]
     levels_db: list[float]
     sharpness: float
+    offset: float

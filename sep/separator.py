@@ -17,7 +17,7 @@ from sep import hub
 from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
-from sep.masking import Masking, sharpness_series
+from sep.masking import VARIANTS, Masking, Variant, variants
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
@@ -146,8 +146,8 @@ class Separator:
             image: a picture of what makes it.
             negative: what is not wanted.
             weights: weight by kind of query.
-            candidates: how many masks to try, from the network's own to sharper and softer ones;
-                the result that is most similar to the query is returned.
+            candidates: how many masks to try, of `sep.masking.VARIANTS`; the result that is most
+                similar to the query is returned.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
@@ -283,6 +283,7 @@ class Separator:
             mixture_similarity=made.mixture_similarities[0],
             level_db=made.levels_db[0],
             sharpness=made.sharpness,
+            offset=made.offset,
         )
 
     @torch.no_grad()
@@ -374,7 +375,8 @@ class Separator:
             ],
             mixture_similarities=[meters[0].similarity(vector) for vector in vectors],
             levels_db=[10 * math.log10(level) if level else -math.inf for level in levels],
-            sharpness=series[0],
+            sharpness=series[0].sharpness,
+            offset=series[0].offset,
         )
 
     @torch.no_grad()
@@ -406,7 +408,7 @@ class Separator:
         scan = Scan()
         scan.peak = peak
         waves = (load(block, sample_rate)[0].float() for block in blocks)
-        masking = Masking(self.model, query[None], [sharpness])
+        masking = Masking(self.model, query[None], variants(1, sharpness))
         adder = self._adder(masking)
         for mixture, parts in separated(waves, sample_rate, masking, adder, scan):
             yield parts[0], mixture - parts[0]
@@ -440,10 +442,10 @@ class Separator:
         head: recording.AudioInfo,
         scan: Scan,
         queries: Tensor,
-        series: list[float],
+        series: list[Variant],
         clip: str,
-    ) -> tuple[list[float], float]:
-        """The sharpness whose targets are most similar to the queries, the gain for `rescale`."""
+    ) -> tuple[list[Variant], float]:
+        """The variant whose targets are most similar to the queries, the gain for `rescale`."""
         count = len(queries)
         meters = [self._meter() for _ in range(1 + len(series) * count)]
         peaks = [1.0 for _ in series]
@@ -465,7 +467,7 @@ class Separator:
         head: recording.AudioInfo,
         scan: Scan,
         queries: Tensor,
-        series: list[float],
+        series: list[Variant],
         ears: Sequence[Ear],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """`sep.stream.separated` of a file."""
@@ -487,12 +489,12 @@ def _asked(
     return {**kinds, "weights": weights}
 
 
-def _series(candidates: int, sharpness: float) -> list[float]:
-    if candidates < 1:
-        raise QueryError(f"candidates {candidates}: try at least 1 mask")
+def _series(candidates: int, sharpness: float) -> list[Variant]:
+    if not 1 <= candidates <= len(VARIANTS):
+        raise QueryError(f"candidates {candidates}: try 1 to {len(VARIANTS)} masks")
     if not 0 < sharpness < math.inf:
         raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
-    return sharpness_series(candidates, sharpness)
+    return variants(candidates, sharpness)
 
 
 def _best(scores: list[list[float]]) -> int:

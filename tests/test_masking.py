@@ -2,7 +2,8 @@
 
 import torch
 
-from sep.masking import Masking, shared, sharpness_series
+from sep.commands.values import MOST
+from sep.masking import VARIANTS, Masking, Variant, shared, variants
 
 
 def test_masks_that_want_too_much_share_it_and_others_stay():
@@ -13,9 +14,21 @@ def test_masks_that_want_too_much_share_it_and_others_stay():
     assert torch.equal(shared(one), one)
 
 
-def test_sharpness_goes_up_and_down_from_the_one_given():
-    assert sharpness_series(5) == [1.0, 2.0, 0.5, 4.0, 0.25]
-    assert sharpness_series(3, 1.5) == [1.5, 3.0, 0.75]
+def test_variants_start_from_the_sharpness_given():
+    assert variants(1) == [Variant(1.0, 0.0)]
+    assert variants(3, 2.0) == [(2.0, 0.0), (2.5, 0.0), (1.6, 0.5)]
+    assert len(set(VARIANTS)) == len(VARIANTS) == MOST
+
+
+@torch.no_grad()
+def test_a_variant_scales_the_logits_and_moves_them(separator):
+    query, grid = separator.query(text="rain"), separator.model.spectrogram
+    wave = 0.1 * torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
+    spectrum = grid.stft(wave[0])
+    logits = separator.model.logits(spectrum.abs(), query)
+    by_hand = grid.istft(spectrum * grid.unwarp(torch.sigmoid(2 * logits - 0.5)), 8000)
+    results = Masking(separator.model, query[None], [Variant(2.0, -0.5)]).whole(wave)
+    torch.testing.assert_close(results[0, 0, 0], by_hand, atol=5e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -26,7 +39,7 @@ def test_each_query_of_several_is_masked_as_it_would_be_alone(separator):
     spectrum = grid.stft(wave[0])
     alone = torch.cat([model.mask(spectrum.abs(), query) for query in queries])
     expected = alone / alone.sum(0).clamp(min=1)
-    results = Masking(model, queries, [1.0, 2.0]).whole(wave)
+    results = Masking(model, queries, [Variant(), Variant(2.0)]).whole(wave)
     assert results.shape == (1, 1, 2, 3, 20_000)
     # bfloat16 where the processor has it
     torch.testing.assert_close(

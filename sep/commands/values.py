@@ -4,7 +4,7 @@ import argparse
 import math
 
 KINDS = ("text", "audio", "image", "negative")
-MOST = 16  # candidates
+MOST = 9  # candidates, `sep.masking.VARIANTS`
 
 
 def weights(text: str) -> dict[str, float]:

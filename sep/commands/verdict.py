@@ -33,6 +33,7 @@ def facts(result: "FileSplit", names: list[str], took: float) -> dict[str, Any]:
         "sample_rate": result.sample_rate,
         "channels": result.channels,
         "sharpness": result.sharpness,
+        "offset": result.offset,
         "sounds": [
             {
                 "query": name,

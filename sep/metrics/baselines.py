@@ -11,6 +11,7 @@ from torch import Tensor
 
 from encoders.base import Encoder
 from sep.errors import OptionError
+from sep.masking import VARIANTS
 from sep.metrics.evaluation import apply_mask
 from sep.metrics.semantic import embed
 from sep.model import QueryNet
@@ -18,6 +19,7 @@ from sep.train.losses import target_masks
 
 COMPONENTS = 8  # of the factorisation
 QUERIES = 16  # whose masks are in memory at once
+TRIED = VARIANTS[:6]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,16 @@ def agnostic(case: Case) -> Tensor:
     return grid.istft(spectrum * mask, case.mixture.shape[-1])
 
 
+def candidates(case: Case) -> Tensor:
+    """The separator's mask in six variants, that whose result is most similar: (B, N)."""
+    grid = case.model.spectrogram
+    spectrum = grid.stft(case.mixture)
+    logits = case.model.logits(spectrum.abs(), case.query[:, None])  # (B, 1, H, T)
+    logits = torch.cat([v.sharpness * logits + v.offset for v in TRIED], 1)
+    masked = spectrum[:, None] * grid.unwarp(torch.sigmoid(logits))
+    return _most_similar(case, grid.istft(masked, case.mixture.shape[-1]))
+
+
 def hpss(case: Case) -> Tensor:
     """The harmonic or the percussive part, whichever is more similar to the query: (B, N).
 
@@ -68,9 +80,7 @@ def hpss(case: Case) -> Tensor:
     """
     import librosa
 
-    parts = _parts(case, partial(librosa.decompose.hpss, mask=True))
-    best = _similarity(case, parts).argmax(1)
-    return parts[torch.arange(len(parts), device=parts.device), best]
+    return _most_similar(case, _parts(case, partial(librosa.decompose.hpss, mask=True)))
 
 
 def nmf(case: Case) -> Tensor:
@@ -97,6 +107,11 @@ BASELINES: dict[str, tuple[Callable[[Case], Tensor], str]] = {
         nmf,
         f"those of {COMPONENTS} non-negative components (librosa) that the encoder finds more "
         "similar to the query than their mean",
+    ),
+    "candidates": (
+        candidates,
+        f"the first system's mask in {len(TRIED)} variants, that whose result the encoder finds "
+        "most similar to the query (`sep separate --candidates`)",
     ),
     "agnostic": (agnostic, "class-agnostic, the mean of the first system's masks for all queries"),
 }
@@ -137,6 +152,12 @@ def _parts(case: Case, masks: Callable) -> Tensor:
     found = [masks(magnitude.cpu().numpy()) for magnitude in spectrum.abs()]
     shares = torch.stack([torch.stack([torch.as_tensor(m) for m in each]) for each in found])
     return grid.istft(spectrum[:, None] * shares.to(spectrum.real), case.mixture.shape[-1])
+
+
+def _most_similar(case: Case, parts: Tensor) -> Tensor:
+    """Of parts (B, K, N) that which the encoder finds most similar to the query: (B, N)."""
+    best = _similarity(case, parts).argmax(1)
+    return parts[torch.arange(len(parts), device=parts.device), best]
 
 
 def _similarity(case: Case, parts: Tensor) -> Tensor:

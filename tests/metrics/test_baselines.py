@@ -84,6 +84,20 @@ def test_the_class_agnostic_mask_is_the_mean_over_queries_whatever_is_asked():
         assert torch.equal(baselines.agnostic(case(chord, clicks, CLICKS)), found)
 
 
+def test_of_the_candidates_the_most_similar_is_kept():
+    chord, clicks = sounds()
+    asked = case(torch.cat([chord, clicks]), torch.cat([clicks, chord]), TONE)
+    grid, ear = asked.model.spectrogram, Ear()
+    with torch.inference_mode():
+        found = ear.embed_audio(baselines.candidates(asked), RATE) @ TONE
+        spectrum = grid.stft(asked.mixture)
+        logits = asked.model.logits(spectrum.abs(), asked.query)
+        for sharpness, offset in baselines.TRIED:
+            mask = grid.unwarp(torch.sigmoid(sharpness * logits + offset))
+            tried = ear.embed_audio(grid.istft(spectrum * mask, SAMPLES), RATE) @ TONE
+            assert (found >= tried - 1e-5).all()
+
+
 def test_silence_gives_silence():
     silence = torch.zeros(1, SAMPLES)
     for name, (method, _) in baselines.BASELINES.items():
