@@ -6,6 +6,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import copy
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from encoders import Encoder
 from encoders.judge import Judge
@@ -44,8 +46,10 @@ from sep.train.loop import run
 from sep.train.setup import prepare
 
 
-def critic(exp: Path, labels: list[str], device: torch.device) -> ClassSimilarity:
-    """The reward of the classifier in `exp/critic`.
+def critic(
+    exp: Path, labels: list[str], device: torch.device
+) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
+    """What the classifier in `exp/critic` hears, and its vector of each class (C, D).
 
     Raises:
         DataError: there is none, or it is the held-out judge, which is never a reward.
@@ -60,7 +64,7 @@ def critic(exp: Path, labels: list[str], device: torch.device) -> ClassSimilarit
     for label in set(labels) - set(known.labels):
         raise DataError(f"{exp / 'critic'}: does not know '{label}'; train it on this data")
     known.requires_grad_(False)
-    return ClassSimilarity(known.hear, known.vectors[[known.index[label] for label in labels]])
+    return known.hear, known.vectors[[known.index[label] for label in labels]]
 
 
 def rewards(
@@ -75,6 +79,7 @@ def rewards(
     embed = encoder.embed_audio
     anchor = getattr(encoder, "anchor", None)  # trained with the encoder, where it has one
     meaning = {**rl["similarity"], "anchor": anchor}
+    device = next(encoder.parameters()).device
     known = {
         "similarity": lambda: Similarity(embed, **meaning),
         "si_sdr": SiSdrGain,
@@ -82,7 +87,8 @@ def rewards(
         "overlap": MaskOverlap,
         "level": LevelGuard,
         "class": lambda: ClassHit.by_text(encoder, labels),
-        "critic": lambda: critic(exp, labels, next(encoder.parameters()).device),
+        "critic": lambda: ClassSimilarity(*critic(exp, labels, device)),
+        "hit": lambda: ClassHit(*critic(exp, labels, device)),
     }
     for name in rl["reward"].keys() - known.keys():
         raise OptionError(f"reward '{name}' is unknown; use {', '.join(known)}, or rl.rewards")
@@ -107,7 +113,7 @@ def rewards(
 def tune(cfg: DictConfig) -> None:
     """Build policy, reward and data from the configuration and fine-tune."""
     rl = OmegaConf.to_container(cfg.rl, resolve=True)
-    names = ("exp", "data", "seed", "samples", "bank_gb", "valid_mixtures")
+    names = ("exp", "data", "split", "seed", "samples", "bank_gb", "valid_mixtures")
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
     names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}

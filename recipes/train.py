@@ -53,7 +53,7 @@ def kind_of_task(cfg: DictConfig, setup: TrainingSetup) -> Callable[..., Supervi
 def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
-    names = ("exp", "data", "seed", "batch", "samples", "bank_gb", "valid_mixtures")
+    names = ("exp", "data", "split", "seed", "batch", "samples", "bank_gb", "valid_mixtures")
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
     names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}

@@ -50,6 +50,7 @@ def prepare(
     colour_db: float,
     bank_gb: float,
     valid_mixtures: int,
+    split: str = "train",
     tars: str | Path | None = None,
     tar_workers: int = 2,
     tar_buffer: int = 2048,
@@ -57,8 +58,8 @@ def prepare(
 ) -> TrainingSetup:
     """Read data, embeddings, encoder and judge of an experiment.
 
-    With `tars` the training clips and their queries stream out of that folder of shards, and are
-    not held in memory.
+    Training clips are those of `split`. With `tars` they and their queries stream out of that
+    folder of shards instead, and are not held in memory.
 
     Raises:
         DataError: an earlier stage has not been run, or its results do not fit each other.
@@ -89,8 +90,8 @@ def prepare(
         sampler = ShardSampler(shards, batch, device, tar_workers, tar_buffer, **drawn)
         queries = ShardQueries(sampler)
     else:
-        bank = ClipBank(DataDir(data / "train"), device, encoder.sample_rate, bank_gb)
-        queries = QueryBank(exp / "queries" / "train.safetensors", bank, device)
+        bank = ClipBank(DataDir(data / split), device, encoder.sample_rate, bank_gb)
+        queries = QueryBank(exp / "queries" / f"{split}.safetensors", bank, device)
         sampler = MixtureSampler(bank, batch, **drawn)
     if queries.encoder != encoder.fingerprint:
         again = "run recipes/shard.py into an empty folder" if tars else "run stage 3 again"

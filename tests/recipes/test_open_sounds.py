@@ -146,6 +146,19 @@ def test_sources_stay_together_and_classes_of_several_folds_are_split_by_fold():
     assert Counter(item.split for item in one)["test"] == 4
 
 
+def test_a_share_of_the_training_sources_is_kept_for_fine_tuning():
+    many, one, few = items("a", 3, folds="1234"), items("b", 8), items("c", 2)
+    corpora.hold_out([*many, *one, *few], "3", "2", tune=0.34)
+    count = Counter(item.split for item in many)
+    assert count == {"test": 6, "valid": 6, "tune": 4, "train": 8}  # of 6 sources to train on: 2
+    assert Counter(item.split for item in one) == {"test": 4, "valid": 2, "tune": 4, "train": 6}
+    assert "tune" not in {item.split for item in few}
+    for group in (many, one):
+        split = {}
+        for item in group:
+            assert split.setdefault(item.source, item.split) == item.split
+
+
 def test_a_listed_file_that_is_not_there_is_named(originals):
     esc, phil = originals
     (phil / "audio" / "oboe_3.ogg").unlink()

@@ -214,12 +214,14 @@ def test_rl_takes_rewards_of_ones_own_and_names_what_it_does_not_know(finished):
 def test_a_critic_is_trained_and_rewards_and_is_not_the_judge(finished):
     _, exp = finished
     tune = ["rl.py", "rl=debug", "steps=1", "out=heard", "valid_mixtures=2", "rl.reward.critic=1"]
+    tune.append("rl.reward.hit=1")
     shutil.rmtree(exp / "critic", ignore_errors=True)
     done = program(exp, *tune)
     assert done.returncode == 1 and "out=critic" in done.stderr
     succeed(exp, "judge.py", "out=critic", "seed=100", "--config-name", "judge_debug")
     succeed(exp, *tune)
-    assert "train/reward/critic" in (exp / "heard" / "log.csv").read_text()
+    log = (exp / "heard" / "log.csv").read_text()
+    assert "train/reward/critic" in log and "train/reward/hit" in log
     shutil.rmtree(exp / "critic")
     shutil.copytree(exp / "judge", exp / "critic")
     done = program(exp, *tune)

@@ -8,6 +8,7 @@ official ESC-50 (`audio/` and `meta/esc50.csv`).
 import csv
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sep.data import esc50
 from sep.errors import SepError
 
 HERE = Path(__file__).resolve().parent
+SPLITS = ("train", "tune", "valid", "test")
 TEST, VALID = 0.25, 0.15  # shares of a class's recordings
 
 
@@ -81,12 +83,13 @@ def _item(folder: Path, row: dict[str, str]) -> Item:
     return Item(folder / "audio" / file, label, source, row.get("fold") or "")
 
 
-def hold_out(items: list[Item], test_fold: str, valid_fold: str) -> None:
+def hold_out(items: list[Item], test_fold: str, valid_fold: str, tune: float = 0.0) -> None:
     """Set the split of each item: train, valid or test; clips of one source stay together.
 
     A class found in several folds is split by fold, any other by source: a quarter of them tests,
     at least one of two, and about every seventh validates. The order is that of a hash, so it does
-    not move when recordings are added. An empty `valid_fold` leaves validation out.
+    not move when recordings are added. An empty `valid_fold` leaves validation out. Of what is left
+    for training, a share `tune` of each class's sources becomes the split tune.
     """
     folds: dict[str, set[str]] = {}
     named = {valid_fold: "valid", test_fold: "test"}
@@ -106,11 +109,31 @@ def hold_out(items: list[Item], test_fold: str, valid_fold: str) -> None:
         split |= dict.fromkeys(sources[test : test + valid], "valid")
         for item in mine:
             item.split = split.get(item.source, "train")
+    training = [item for item in items if item.split == "train"]
+    apart = keep_apart([(item.label, item.source) for item in training], tune)
+    for item in training:
+        if item.source in apart:
+            item.split = "tune"
+
+
+def keep_apart(items: Iterable[tuple[str, str]], share: float) -> set[str]:
+    """Sources of (label, source) pairs that only fine-tuning hears: a share of each class's.
+
+    A class of fewer than three sources gives none.
+    """
+    sources: dict[str, set[str]] = {}
+    for label, source in items:
+        sources.setdefault(label, set()).add(source)
+    apart: set[str] = set()
+    for mine in sources.values():
+        if len(mine) > 2:
+            apart.update(sorted(mine, key=lambda s: _hash(f"tune {s}"))[: round(share * len(mine))])
+    return apart
 
 
 def report(name: str, items: list[Item]) -> None:
     """Print how many files and classes each split has."""
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         count = Counter(item.label for item in items if item.split == split)
         print(f"{name}: {split}: {sum(count.values())} files of {len(count)} classes")
 

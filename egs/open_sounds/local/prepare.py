@@ -25,7 +25,6 @@ from sep.data import clips, kaldi, mixtures
 from sep.errors import SepError
 from sep.program import guarded
 
-SPLITS = ("train", "valid", "test")
 TEST_FOLD, VALID_FOLD = "3", "2"  # of ESC-50
 PHRASE_S = 6.0
 MIXTURES = {"valid": 200, "test": 600}
@@ -49,9 +48,9 @@ def phrases(
     Training notes are used twice, in two orders. A note that cannot be used is named and left out.
     """
     for label in sorted({item.label for item in items}):
-        for split in SPLITS:
+        for split in corpora.SPLITS:
             mine = [i for i in items if i.label == label and i.split == split]
-            for take in range(2 if split == "train" else 1):
+            for take in range(2 if split in ("train", "tune") else 1):
                 order = sorted(mine, key=lambda i: i.path.name)
                 random.Random(f"{label}{split}{take}").shuffle(order)
                 for k, phrase in enumerate(_phrases(order)):
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not (arguments.esc50 or arguments.philharmonia or arguments.mini):
         raise SepError("no corpus: give --esc50, --philharmonia or --mini")
     data = arguments.data.resolve()
-    for old in (*SPLITS, "wav", "images"):
+    for old in (*corpora.SPLITS, "wav", "images"):
         shutil.rmtree(data / old, ignore_errors=True)
     wav, images = data / "wav", data / "images"
     wav.mkdir(parents=True)
@@ -88,10 +87,11 @@ def run(arguments: argparse.Namespace) -> None:
     valid_fold = "" if arguments.final else VALID_FOLD
     names = corpora.labels()
     canonical = {other: name for name, label in names.items() for other in label.also}
-    rows: dict[str, list[tuple[str, str, str, float]]] = {split: [] for split in SPLITS}
+    splits = [split for split in corpora.SPLITS if split != "tune" or arguments.tune]
+    rows: dict[str, list[tuple[str, str, str, float]]] = {split: [] for split in splits}
     recordings: dict[str, str] = {}  # where several clips were cut from one
     captions = {name: list(label.captions) for name, label in names.items()}
-    shown = {split: {} for split in SPLITS}  # {split: {class: pictures}}
+    shown = {split: {} for split in corpora.SPLITS}  # {split: {class: pictures}}
 
     def add(split: str, id_: str, path: str, label: str, seconds: float) -> None:
         captions.setdefault(label, [])
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.esc50:
         items = corpora.read(arguments.esc50.resolve())
-        corpora.hold_out(items, TEST_FOLD, valid_fold)
+        corpora.hold_out(items, TEST_FOLD, valid_fold, arguments.tune)
         corpora.report("esc50", items)
         jobs = [(item.path, f"esc-{item.path.stem}", wav) for item in items]
         with ProcessPoolExecutor(arguments.nj) as pool:
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
                     add(item.split, id_, str(wav / f"{id_}.wav"), item.label, seconds)
     if arguments.philharmonia:
         items = corpora.read(arguments.philharmonia.resolve())
-        corpora.hold_out(items, TEST_FOLD, valid_fold)
+        corpora.hold_out(items, TEST_FOLD, valid_fold, arguments.tune)
         corpora.report("philharmonia", items)
         for split, id_, label, seconds in phrases(items, wav, "phil"):
             add(split, id_, str(wav / f"{id_}.wav"), label, seconds)
@@ -120,11 +120,15 @@ def run(arguments: argparse.Namespace) -> None:
         lines = (arguments.mini / "clips.jsonl").read_text(encoding="utf-8").splitlines()
         for clip in map(json.loads, lines):
             recordings[f"mini-{clip['id']}"] = f"mini-{clip['recording']}"
-        for split in SPLITS:
+        other = kaldi.DataDir(arguments.mini / "train")
+        sources = {id_: (other.label[id_], recordings[f"mini-{id_}"]) for id_ in other.ids}
+        apart = corpora.keep_apart(sources.values(), arguments.tune)
+        for split in ("train", "valid", "test"):
             other = kaldi.DataDir(arguments.mini / split)
             for id_ in other.ids:
                 label = canonical.get(other.label[id_], other.label[id_])
-                add(split, f"mini-{id_}", other.wav[id_], label, other.duration_s[id_])
+                part = "tune" if split == "train" and sources[id_][1] in apart else split
+                add(part, f"mini-{id_}", other.wav[id_], label, other.duration_s[id_])
                 if other.text[id_] not in captions[label]:
                     captions[label].append(other.text[id_])
                 if id_ in other.image:
@@ -133,12 +137,13 @@ def run(arguments: argparse.Namespace) -> None:
         for split, of_split in pictures.draw(arguments.unpacked, images).items():
             for label, paths in of_split.items():
                 shown[split].setdefault(label, set()).update(paths)
+    shown["tune"] = shown["train"]
     for split, of_split in rows.items():
-        if split != "train":  # what held-out recordings show was never trained on
+        if split not in ("train", "tune"):  # what held-out recordings show was never trained on
             seen = shown["train"]
             shown[split] = {k: paths - seen.get(k, set()) for k, paths in shown[split].items()}
         kaldi.write(data / split, _entries(of_split, captions, shown[split]))
-    dirs = {split: kaldi.DataDir(data / split) for split in SPLITS}
+    dirs = {split: kaldi.DataDir(data / split) for split in splits}
     for seed, (split, count) in enumerate(MIXTURES.items()):
         queries = {s: d for s, d in dirs.items() if s != "test" or split == "test"}
         drawn = mixtures.draw(
@@ -176,6 +181,9 @@ def main() -> None:
     parser.add_argument("--unpacked", type=Path, help="where stage 0 unpacked the pictures")
     parser.add_argument(
         "--final", action="store_true", help="train on what esc50 and philharmonia validate, too"
+    )
+    parser.add_argument(
+        "--tune", type=float, default=0.0, help="share of training recordings for stage 5 alone"
     )
     parser.add_argument("--mixtures", type=int, help="of valid and of test, instead of 200 and 600")
     parser.add_argument("--nj", type=int, default=2, help="processes")
