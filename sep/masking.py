@@ -1,39 +1,15 @@
-"""Masks of short segments: several queries, several variants, one pass of the network."""
+"""Masks of short segments: several queries, several readings, one pass of the network."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from sep.candidates import Reading
 from sep.model import QueryNet
 from sep.unet import steady
 
 SLICE_FRAMES = 1024  # frames of a mask that are computed at once
-
-
-class Variant(NamedTuple):
-    """A way to read logits as a mask: sigmoid(sharpness * logits + offset).
-
-    Sharpness above 1 takes masks nearer to 0 or 1, an offset above 0 lets more through.
-    """
-
-    sharpness: float = 1.0
-    offset: float = 0.0
-
-
-# In the order in which they are tried. Of the first six, what the encoder finds most similar to the
-# query gains meaning at hardly any cost of signal; the last three take more of both.
-VARIANTS = (
-    Variant(),
-    Variant(1.25),
-    Variant(0.8, 0.5),
-    Variant(1.0, 0.5),
-    Variant(1.25, 0.5),
-    Variant(0.8),
-    Variant(1.0, -0.5),
-    Variant(1.25, -0.5),
-    Variant(0.8, -0.5),
-)
 
 
 class Masking:
@@ -45,14 +21,14 @@ class Masking:
     Args:
         model: the separator network.
         queries: (Q, D).
-        variants: K ways to read the logits.
+        readings: K ways to make masks of the logits.
         keep: whether to keep the logits of every segment, for `masks`.
     """
 
     def __init__(
-        self, model: QueryNet, queries: Tensor, variants: list[Variant], keep: bool = False
+        self, model: QueryNet, queries: Tensor, readings: Sequence[Reading], keep: bool = False
     ):
-        self.model, self.variants, self.keep = model, variants, keep
+        self.model, self.readings, self.keep = model, readings, keep
         self.steady = steady(model)
         self.device = model.spectrogram.window.device
         self.queries = queries.to(self.device)
@@ -61,7 +37,7 @@ class Masking:
     @property
     def count(self) -> int:
         """Results for each segment, K * Q."""
-        return len(self.variants) * len(self.queries)
+        return len(self.readings) * len(self.queries)
 
     def __call__(self, segments: Tensor) -> Tensor:
         """Map (B, R, n), whose first row the network hears, to (B, R, K, Q, n)."""
@@ -76,28 +52,28 @@ class Masking:
         spectra = grid.stft(segments)
         logits = self._logits(model, spectra[:, 0].abs())
         results = [
-            grid.istft(spectra[:, :, None] * self._masks(logits, v)[:, None], segments.shape[-1])
-            for v in self.variants
+            grid.istft(spectra[:, :, None] * self._masks(logits, r)[:, None], segments.shape[-1])
+            for r in self.readings
         ]
         masked = torch.stack(results, dim=2)
         if self.keep:  # last, as a segment that there is no room for is masked again in pieces
             self.kept.extend(logits.half().cpu())
         return masked
 
-    def masks(self, seams: list[tuple[int, int]], variant: Variant) -> Tensor:
+    def masks(self, seams: list[tuple[int, int]], reading: Reading) -> Tensor:
         """Masks (Q, F, T) in float16 of a whole recording.
 
         Args:
             seams: for each segment that was masked the frame where it starts, and the one from
                 which it takes over from the segment before.
-            variant: how the logits are read.
+            reading: of the logits.
         """
         parts = []
         ends = [first for _, first in seams[1:]]
         for (start, first), end, logits in zip(seams, [*ends, None], self.kept, strict=True):
             parts.append(logits[..., first - start : None if end is None else end - start])
         slices = torch.cat(parts, dim=-1).split(SLICE_FRAMES, dim=-1)
-        masks = (self._masks(s.to(self.device).float()[None], variant)[0] for s in slices)
+        masks = (self._masks(s.to(self.device).float()[None], reading)[0] for s in slices)
         return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
 
     def _logits(self, model: QueryNet, magnitude: Tensor) -> Tensor:
@@ -106,10 +82,10 @@ class Masking:
             return model.logits(magnitude, self.queries[0])[:, None]
         return model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))
 
-    def _masks(self, logits: Tensor, variant: Variant) -> Tensor:
+    def _masks(self, logits: Tensor, reading: Reading) -> Tensor:
         """Masks (B, Q, F, T) of logits (B, Q, H, T)."""
-        masks = torch.sigmoid(variant.sharpness * logits + variant.offset)
-        return shared(self.model.spectrogram.unwarp(masks))
+        unwarp = self.model.spectrogram.unwarp
+        return sum(weight * shared(unwarp(v.mask(logits))) for weight, v in reading)
 
 
 def shared(masks: Tensor) -> Tensor:
@@ -119,8 +95,3 @@ def shared(masks: Tensor) -> Tensor:
     a single mask stays as it is.
     """
     return masks / masks.sum(1, keepdim=True).clamp(min=1)
-
-
-def variants(candidates: int, sharpness: float = 1.0) -> list[Variant]:
-    """The first of `VARIANTS`, each `sharpness` times as sharp."""
-    return [Variant(sharpness * v.sharpness, v.offset) for v in VARIANTS[:candidates]]

@@ -55,7 +55,7 @@ class FileSeparation(NamedTuple):
         similarity: cosine of the target and the query, NaN for silence.
         mixture_similarity: cosine of the mixture and the query, NaN for silence.
         level_db: level of the target under the mixture; -inf where nothing was found.
-        sharpness, offset: factor on the mask logits and what was added to them.
+        weights: of the candidates, in the order of `sep.candidates.VARIANTS`.
     """
 
     sample_rate: int
@@ -64,8 +64,7 @@ class FileSeparation(NamedTuple):
     similarity: float
     mixture_similarity: float
     level_db: float
-    sharpness: float
-    offset: float
+    weights: list[float]
 
 
 class FileSplit(NamedTuple):
@@ -77,5 +76,4 @@ class FileSplit(NamedTuple):
     similarities: list[float]
     mixture_similarities: list[float]
     levels_db: list[float]
-    sharpness: float
-    offset: float
+    weights: list[float]

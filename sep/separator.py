@@ -14,10 +14,11 @@ from encoders.base import Encoder, EncoderError
 from encoders.texts import TextCache
 from sep import audio as recording
 from sep import hub
+from sep.candidates import VARIANTS, Reading, Variant, alone, blend, variants
 from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
-from sep.masking import VARIANTS, Masking, Variant, variants
+from sep.masking import Masking
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
@@ -146,8 +147,8 @@ class Separator:
             image: a picture of what makes it.
             negative: what is not wanted.
             weights: weight by kind of query.
-            candidates: how many masks to try, of `sep.masking.VARIANTS`; the result that is most
-                similar to the query is returned.
+            candidates: how many readings of the network to try (`sep.candidates`); the more similar
+                to the query a result, the more it weighs.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
@@ -200,21 +201,21 @@ class Separator:
             QueryError: a query that cannot be used.
         """
         mixture, rate, restore = load(audio, sample_rate)
-        series = _series(candidates, sharpness)
+        tried = _tried(candidates, sharpness)
         vectors = self.queries(queries)
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
         guide = loud_mono(wave)
         rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
-        masking = Masking(self.model, vectors, series, keep=True)
+        masking = Masking(self.model, vectors, [alone(v) for v in tried], keep=True)
         adder = self._adder(masking)
         results = overlap_add(adder, rows, progress)  # (R, K, Q, N)
-        scores = [
-            [self.similarity(sound, v) for sound, v in zip(sounds, vectors, strict=True)]
-            for sounds in results[0]
-        ]
-        best = _best(scores)
+        reading = alone(tried[0])
+        if len(tried) > 1:
+            reading = blend(tried, [self._similarities(s, vectors) for s in results[0]])
+        shares = torch.tensor([weight for weight, _ in reading])
+        results = torch.einsum("k,rkqn->rqn", shares, results)
         targets, residual = [], mixture
-        for sound in results[-len(wave) :, best].unbind(1):
+        for sound in results[-len(wave) :].unbind(1):
             target = recording.resample(
                 sound, self.model.sample_rate, rate, length=mixture.shape[-1]
             )
@@ -227,8 +228,8 @@ class Separator:
             targets=targets,
             residual=restore(residual),
             sample_rate=rate,
-            masks=masking.masks(seams, series[best]),
-            similarities=scores[best],
+            masks=masking.masks(seams, reading),
+            similarities=self._similarities(results[0], vectors),
             mixture_similarities=[self.similarity(guide, v) for v in vectors],
         )
 
@@ -282,8 +283,7 @@ class Separator:
             similarity=made.similarities[0],
             mixture_similarity=made.mixture_similarities[0],
             level_db=made.levels_db[0],
-            sharpness=made.sharpness,
-            offset=made.offset,
+            weights=made.weights,
         )
 
     @torch.no_grad()
@@ -304,7 +304,7 @@ class Separator:
         """Separate several sounds of a file of any length into files, as `split` does.
 
         The recording is read once for its peak and whether it is sound, and once to be separated;
-        with several candidates or `clip="rescale"` once more before, to choose and to measure. The
+        once more before to weigh several candidates, and once to measure for `clip="rescale"`. The
         parts appear under their names when all are complete. Targets and residual add up to the
         recording exactly in 8 to 24 bit, within a rounding of float32 otherwise.
 
@@ -323,15 +323,17 @@ class Separator:
             AudioFileError: a recording that cannot be used, a file that cannot be written.
             QueryError: a query that cannot be used.
         """
-        series = _series(candidates, sharpness)
+        tried = _tried(candidates, sharpness)
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
         names = outputs(source, targets, residual, len(queries))
         head, scan = recording.info(source), Scan()
         for block in recording.blocks(source):
             scan.push(block)
-        vectors, gain = self.queries(queries), 1.0
-        if candidates > 1 or clip == "rescale":
-            series, gain = self._choose(source, head, scan, vectors, series, clip)
+        vectors, reading, gain = self.queries(queries), alone(tried[0]), 1.0
+        if candidates > 1:
+            reading = self._weigh(source, head, scan, vectors, tried)
+        if clip == "rescale":
+            gain = self._peak(source, head, scan, vectors, reading)
         subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
         subtype = subtype.upper()
         if clip == "none" and subtype in recording.INTEGER_BITS and scan.peak > 1:
@@ -354,7 +356,7 @@ class Separator:
                 for name in names
             ]
             done = 0
-            for mixture, parts in self._pass(source, head, scan, vectors, series, heard):
+            for mixture, parts in self._pass(source, head, scan, vectors, [reading], heard):
                 energy += torch.stack([x.double().square().sum() for x in (mixture, *parts)])
                 waves = clipped(mixture, parts, clip, gain, subtype)
                 for writer, wave in zip(writers, waves, strict=True):
@@ -375,8 +377,7 @@ class Separator:
             ],
             mixture_similarities=[meters[0].similarity(vector) for vector in vectors],
             levels_db=[10 * math.log10(level) if level else -math.inf for level in levels],
-            sharpness=series[0].sharpness,
-            offset=series[0].offset,
+            weights=[weight for weight, _ in reading],
         )
 
     @torch.no_grad()
@@ -408,10 +409,14 @@ class Separator:
         scan = Scan()
         scan.peak = peak
         waves = (load(block, sample_rate)[0].float() for block in blocks)
-        masking = Masking(self.model, query[None], variants(1, sharpness))
+        masking = Masking(self.model, query[None], [alone(Variant(sharpness))])
         adder = self._adder(masking)
         for mixture, parts in separated(waves, sample_rate, masking, adder, scan):
             yield parts[0], mixture - parts[0]
+
+    def _similarities(self, waves: Tensor, queries: Tensor) -> list[float]:
+        """Of sounds (Q, N) with their queries (Q, D)."""
+        return [self.similarity(wave, query) for wave, query in zip(waves, queries, strict=True)]
 
     @torch.no_grad()
     def similarity(self, wave: Tensor, query: Tensor) -> float:
@@ -436,30 +441,35 @@ class Separator:
     def _meter(self) -> Meter:
         return Meter(self.encoder, self.model.sample_rate, self.device)
 
-    def _choose(
+    def _weigh(
         self,
         source: str | Path,
         head: recording.AudioInfo,
         scan: Scan,
         queries: Tensor,
-        series: list[Variant],
-        clip: str,
-    ) -> tuple[list[Variant], float]:
-        """The variant whose targets are most similar to the queries, the gain for `rescale`."""
-        count = len(queries)
-        meters = [self._meter() for _ in range(1 + len(series) * count)]
-        peaks = [1.0 for _ in series]
-        for mixture, parts in self._pass(source, head, scan, queries, series, meters):
-            for k in range(len(series)):
-                mine = parts[k * count : (k + 1) * count]
-                rest = mixture - sum(mine)
-                peaks[k] = max(peaks[k], *(peak_of(part) for part in (*mine, rest)))
-        scores = [
-            [meters[1 + k * count + q].similarity(queries[q]) for q in range(count)]
-            for k in range(len(series))
-        ]
-        best = _best(scores)
-        return [series[best]], peaks[best] if clip == "rescale" else 1.0
+        tried: list[Variant],
+    ) -> Reading:
+        """The blend of the variants whose targets are similar to the queries."""
+        count, readings = len(queries), [alone(v) for v in tried]
+        meters = [self._meter() for _ in range(1 + len(tried) * count)]
+        for _ in self._pass(source, head, scan, queries, readings, meters):
+            pass
+        heard = iter(meters[1:])
+        return blend(tried, [[next(heard).similarity(q) for q in queries] for _ in tried])
+
+    def _peak(
+        self,
+        source: str | Path,
+        head: recording.AudioInfo,
+        scan: Scan,
+        queries: Tensor,
+        reading: Reading,
+    ) -> float:
+        """Largest magnitude of all parts, 1 or more."""
+        peak = 1.0
+        for mixture, parts in self._pass(source, head, scan, queries, [reading], ()):
+            peak = max(peak, *(peak_of(part) for part in (*parts, mixture - sum(parts))))
+        return peak
 
     def _pass(
         self,
@@ -467,12 +477,12 @@ class Separator:
         head: recording.AudioInfo,
         scan: Scan,
         queries: Tensor,
-        series: list[Variant],
+        readings: Sequence[Reading],
         ears: Sequence[Ear],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """`sep.stream.separated` of a file."""
         blocks = recording.blocks(source, size=FILE_BLOCK)
-        masking = Masking(self.model, queries, series)
+        masking = Masking(self.model, queries, readings)
         return separated(blocks, head.sample_rate, masking, self._adder(masking), scan, ears)
 
 
@@ -489,15 +499,9 @@ def _asked(
     return {**kinds, "weights": weights}
 
 
-def _series(candidates: int, sharpness: float) -> list[Variant]:
+def _tried(candidates: int, sharpness: float) -> list[Variant]:
     if not 1 <= candidates <= len(VARIANTS):
         raise QueryError(f"candidates {candidates}: try 1 to {len(VARIANTS)} masks")
     if not 0 < sharpness < math.inf:
         raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
     return variants(candidates, sharpness)
-
-
-def _best(scores: list[list[float]]) -> int:
-    """Index of the row with the best mean; undefined similarities count as -1."""
-    means = [sum(-1 if math.isnan(s) else s for s in row) / len(row) for row in scores]
-    return max(range(len(means)), key=lambda k: means[k])

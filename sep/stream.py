@@ -142,7 +142,7 @@ def separated(
     Args:
         blocks: of the recording, (C, n).
         rate: of the recording in Hz.
-        masking: of segments at the model's rate; K variants of Q queries.
+        masking: of segments at the model's rate; K readings for each of Q queries.
         adder: new, cuts and joins for it.
         scan: what is known of the whole recording.
         ears: none, or 1 + K * Q that hear what the network hears of the mixture, and the same of

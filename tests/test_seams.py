@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from sep.candidates import Variant, alone
 from sep.chunk import OverlapAdd, overlap_add
-from sep.masking import Masking, Variant
+from sep.masking import Masking
 from sep.separator import SHIPPED, Separator
 from sep.unet import steady
 from sep.web.examples import sounds
@@ -40,7 +41,9 @@ def loudest_db(difference, reference) -> float:
 @torch.no_grad()
 def test_no_seam_is_louder_than_60_db_below_the_target(shipped, recording, amp, monkeypatch):
     monkeypatch.setattr(shipped.model, "amp", amp)
-    masking = Masking(shipped.model, shipped.queries(["a bell ringing", "rain"]), [Variant()])
+    masking = Masking(
+        shipped.model, shipped.queries(["a bell ringing", "rain"]), [alone(Variant())]
+    )
     adder = OverlapAdd(masking, shipped.chunking)
     pieces = overlap_add(adder, recording)[0, 0]
     assert len(adder.seams) == 3

@@ -93,8 +93,8 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         type=few,
         default=1,
         metavar="K",
-        help="try K masks, at most 9, and keep the result most similar to the query; 6 serve best "
-        "(default: %(default)s)",
+        help="try K masks, at most 9: the more similar to the query a result, the more it weighs; "
+        "takes longer (default: %(default)s)",
     )
     add(
         "--sharpness",

@@ -4,7 +4,7 @@ import argparse
 import math
 
 KINDS = ("text", "audio", "image", "negative")
-MOST = 9  # candidates, `sep.masking.VARIANTS`
+MOST = 9  # candidates, `sep.candidates.VARIANTS`
 
 
 def weights(text: str) -> dict[str, float]:

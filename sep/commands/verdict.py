@@ -32,8 +32,7 @@ def facts(result: "FileSplit", names: list[str], took: float) -> dict[str, Any]:
         "duration_s": result.frames / result.sample_rate,
         "sample_rate": result.sample_rate,
         "channels": result.channels,
-        "sharpness": result.sharpness,
-        "offset": result.offset,
+        "weights": [round(weight, 4) for weight in result.weights],
         "sounds": [
             {
                 "query": name,

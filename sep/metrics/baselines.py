@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder
+from sep.candidates import VARIANTS, weights
 from sep.errors import OptionError
-from sep.masking import VARIANTS
 from sep.metrics.evaluation import apply_mask
 from sep.metrics.semantic import embed
 from sep.model import QueryNet
@@ -19,7 +19,6 @@ from sep.train.losses import target_masks
 
 COMPONENTS = 8  # of the factorisation
 QUERIES = 16  # whose masks are in memory at once
-TRIED = VARIANTS[:6]
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ def agnostic(case: Case) -> Tensor:
 
 
 def candidates(case: Case) -> Tensor:
-    """The separator's mask in six variants, that whose result is most similar: (B, N)."""
+    """All of `sep.candidates.VARIANTS` of the separator's mask, blended: (B, N)."""
     grid = case.model.spectrogram
     spectrum = grid.stft(case.mixture)
-    logits = case.model.logits(spectrum.abs(), case.query[:, None])  # (B, 1, H, T)
-    logits = torch.cat([v.sharpness * logits + v.offset for v in TRIED], 1)
-    masked = spectrum[:, None] * grid.unwarp(torch.sigmoid(logits))
-    return _most_similar(case, grid.istft(masked, case.mixture.shape[-1]))
+    logits = case.model.logits(spectrum.abs(), case.query)
+    masks = grid.unwarp(torch.stack([v.mask(logits) for v in VARIANTS], 1))
+    parts = grid.istft(spectrum[:, None] * masks, case.mixture.shape[-1])
+    return torch.einsum("bk,bkn->bn", weights(_similarity(case, parts)), parts)
 
 
 def hpss(case: Case) -> Tensor:
@@ -80,7 +79,9 @@ def hpss(case: Case) -> Tensor:
     """
     import librosa
 
-    return _most_similar(case, _parts(case, partial(librosa.decompose.hpss, mask=True)))
+    parts = _parts(case, partial(librosa.decompose.hpss, mask=True))
+    best = _similarity(case, parts).argmax(1)
+    return parts[torch.arange(len(parts), device=parts.device), best]
 
 
 def nmf(case: Case) -> Tensor:
@@ -110,8 +111,8 @@ BASELINES: dict[str, tuple[Callable[[Case], Tensor], str]] = {
     ),
     "candidates": (
         candidates,
-        f"the first system's mask in {len(TRIED)} variants, that whose result the encoder finds "
-        "most similar to the query (`sep separate --candidates`)",
+        f"the first system's mask in {len(VARIANTS)} variants, weighed by the similarity that the "
+        f"encoder finds (`sep separate --candidates {len(VARIANTS)}`)",
     ),
     "agnostic": (agnostic, "class-agnostic, the mean of the first system's masks for all queries"),
 }
@@ -152,12 +153,6 @@ def _parts(case: Case, masks: Callable) -> Tensor:
     found = [masks(magnitude.cpu().numpy()) for magnitude in spectrum.abs()]
     shares = torch.stack([torch.stack([torch.as_tensor(m) for m in each]) for each in found])
     return grid.istft(spectrum[:, None] * shares.to(spectrum.real), case.mixture.shape[-1])
-
-
-def _most_similar(case: Case, parts: Tensor) -> Tensor:
-    """Of parts (B, K, N) that which the encoder finds most similar to the query: (B, N)."""
-    best = _similarity(case, parts).argmax(1)
-    return parts[torch.arange(len(parts), device=parts.device), best]
 
 
 def _similarity(case: Case, parts: Tensor) -> Tensor:
