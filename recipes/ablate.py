@@ -29,7 +29,7 @@ from encoders.judge import Judge
 from sep import hub
 from sep.device import resolve
 from sep.errors import OptionError
-from sep.metrics import ablation, figures, report, results, semantic
+from sep.metrics import ablation, baselines, figures, report, results, semantic
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.sisdr import si_sdr_improvement
 from sep.model import QueryNet
@@ -43,6 +43,9 @@ gradient of the reward goes through (BCE alone: as many mixtures). The gap is th
 similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
 seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
 rises and the held-out one does not, the reward is being hacked. Level: of the output.
+"""
+BLENDED = """\
+Of every row, not of the controls, {count} candidates are blended by what the encoder hears in each.
 """
 
 
@@ -67,13 +70,13 @@ class Listener:
         }
 
     @torch.inference_mode()
-    def score(self, model: QueryNet) -> list[dict[str, Any]]:
-        """Rows of every mixture under every kind of query."""
+    def score(self, model: QueryNet, candidates: int) -> list[dict[str, Any]]:
+        """Rows of every mixture under every kind of query, of so many masks blended."""
         clips, rows = self.clips, []
         found = {kind: clips.queries(kind) for kind in self.cfg.queries}
         vectors = torch.stack([v for v, _ in found.values()], 1)  # (n, Q, D)
         parts = [
-            model.separate(mixture.to(self.device), query.to(self.device)).cpu()
+            self.separate(model, mixture.to(self.device), query.to(self.device), candidates).cpu()
             for mixture, query in zip(
                 clips.mixture.split(self.cfg.batch), vectors.split(self.cfg.batch), strict=True
             )
@@ -90,6 +93,17 @@ class Listener:
                 values["encoder_similarity"] = (heard.cpu() * vectors[index, q]).sum(-1)
             rows += self.rows(index, kind, values)
         return rows
+
+    def separate(self, model: QueryNet, mixture: Tensor, query: Tensor, candidates: int) -> Tensor:
+        """Targets (B, Q, N) of mixtures (B, N) and queries (B, Q, D)."""
+        if candidates == 1:
+            return model.separate(mixture, query)
+        nothing = mixture[:0]
+        cases = (
+            baselines.Case(mixture, nothing, one, nothing, model, self.encoder)
+            for one in query.unbind(1)
+        )
+        return torch.stack([baselines.blended(case, candidates) for case in cases], 1)
 
     @torch.inference_mode()
     def gap(self) -> float:
@@ -119,12 +133,13 @@ def read(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def scored(folder: Path, listener: Listener) -> list[dict[str, Any]]:
+def scored(folder: Path, listener: Listener, candidates: int = 1) -> list[dict[str, Any]]:
     """Rows of the model of a run; scored first where that is missing."""
-    path = folder / f"scores_{listener.cfg.split}_{len(listener.clips)}.csv"
+    name = f"scores_{listener.cfg.split}_{len(listener.clips)}"
+    path = folder / f"{name}{f'_{candidates}' if candidates > 1 else ''}.csv"
     if not path.exists():
         model = hub.from_pretrained(folder / "last", listener.device)
-        report.write_csv(path, listener.score(model))
+        report.write_csv(path, listener.score(model, candidates))
     return read(path)
 
 
@@ -207,7 +222,7 @@ def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
             folder = tuned(cfg, name, own)
             row.folders.append(folder)
             row.seconds.append(supervised_recipe.matched_seconds(folder))
-            row.scores.append(scored(folder, listener))
+            row.scores.append(scored(folder, listener, cfg.candidates))
             beside = control(cfg, row.seconds[-1], own)
             row.control_seconds.append(supervised_recipe.matched_seconds(beside))
             row.control_scores.append(scored(beside, listener))
@@ -228,6 +243,8 @@ def run(cfg: DictConfig) -> None:
         masks=cfg.masks,
         gap=gap,
     )
+    if cfg.candidates > 1:
+        note += BLENDED.format(count=cfg.candidates)
     kinds = [kind for kind in cfg.queries if kind != "text"]
     page = "\n\n".join([ablation.table(rows, gap), ablation.kinds_table(rows, kinds), note])
     report.write_text(out / "table.md", page)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sep.errors import OptionError
+
 TEMPERATURE = 0.03  # of cosines; chosen on validation mixtures with the small encoder
 
 
@@ -46,7 +48,15 @@ VARIANTS = (
 
 
 def variants(candidates: int, sharpness: float = 1.0) -> list[Variant]:
-    """The first of `VARIANTS`, each `sharpness` times as sharp."""
+    """The first of `VARIANTS`, each `sharpness` times as sharp.
+
+    Raises:
+        OptionError: a number of candidates that there is not, a sharpness that is none.
+    """
+    if not 1 <= candidates <= len(VARIANTS):
+        raise OptionError(f"candidates {candidates}: try 1 to {len(VARIANTS)} masks")
+    if not 0 < sharpness < math.inf:
+        raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
     return [Variant(sharpness * v.sharpness, v.offset) for v in VARIANTS[:candidates]]
 
 

@@ -14,10 +14,10 @@ from encoders.base import Encoder, EncoderError
 from encoders.texts import TextCache
 from sep import audio as recording
 from sep import hub
-from sep.candidates import VARIANTS, Reading, Variant, alone, blend, variants
+from sep.candidates import Reading, Variant, alone, blend, variants
 from sep.chunk import Chunking, OverlapAdd, overlap_add
 from sep.device import resolve
-from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
+from sep.errors import AudioFileError, ModelError, QueryError, SepError
 from sep.masking import Masking
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
@@ -156,6 +156,7 @@ class Separator:
         Raises:
             AudioFileError: a recording that cannot be used.
             QueryError: a query that cannot be used.
+            OptionError: candidates or sharpness out of range.
         """
         asked = _asked(text, audio_query, image, negative, weights) if query is None else query
         made = self.split(
@@ -201,7 +202,7 @@ class Separator:
             QueryError: a query that cannot be used.
         """
         mixture, rate, restore = load(audio, sample_rate)
-        tried = _tried(candidates, sharpness)
+        tried = variants(candidates, sharpness)
         vectors = self.queries(queries)
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
         guide = loud_mono(wave)
@@ -323,7 +324,7 @@ class Separator:
             AudioFileError: a recording that cannot be used, a file that cannot be written.
             QueryError: a query that cannot be used.
         """
-        tried = _tried(candidates, sharpness)
+        tried = variants(candidates, sharpness)
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
         names = outputs(source, targets, residual, len(queries))
         head, scan = recording.info(source), Scan()
@@ -497,11 +498,3 @@ def _asked(
     """Arguments of `Separator.query`."""
     kinds = {"text": text, "audio": audio, "image": image, "negative": negative}
     return {**kinds, "weights": weights}
-
-
-def _tried(candidates: int, sharpness: float) -> list[Variant]:
-    if not 1 <= candidates <= len(VARIANTS):
-        raise QueryError(f"candidates {candidates}: try 1 to {len(VARIANTS)} masks")
-    if not 0 < sharpness < math.inf:
-        raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
-    return variants(candidates, sharpness)

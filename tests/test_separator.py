@@ -13,7 +13,7 @@ import torch
 from sep import audio
 from sep.candidates import alone, blend, variants
 from sep.chunk import Chunking
-from sep.errors import AudioFileError, ModelError, QueryError, SepError
+from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
 from sep.masking import Masking
 from sep.model import QueryNet
 from sep.separator import Separator, default_model
@@ -206,7 +206,7 @@ def test_unusable_recordings_are_refused_with_the_fix(separator, query):
             separator.separate(wave, rate, query=query)
     with pytest.raises(QueryError, match="nothing to look for"):
         separator.separate(noise(100), 16_000)
-    with pytest.raises(QueryError, match="candidates 0"):
+    with pytest.raises(OptionError, match="candidates 0"):
         separator.separate(noise(100), 16_000, query=query, candidates=0)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import Encoder
-from sep.candidates import VARIANTS, weights
+from sep.candidates import VARIANTS, variants, weights
 from sep.errors import OptionError
 from sep.metrics.evaluation import apply_mask
 from sep.metrics.semantic import embed
@@ -62,12 +62,12 @@ def agnostic(case: Case) -> Tensor:
     return grid.istft(spectrum * mask, case.mixture.shape[-1])
 
 
-def candidates(case: Case) -> Tensor:
-    """All of `sep.candidates.VARIANTS` of the separator's mask, blended: (B, N)."""
+def blended(case: Case, count: int = len(VARIANTS)) -> Tensor:
+    """The first `count` candidates of the separator's mask, weighed by the encoder: (B, N)."""
     grid = case.model.spectrogram
     spectrum = grid.stft(case.mixture)
     logits = case.model.logits(spectrum.abs(), case.query)
-    masks = grid.unwarp(torch.stack([v.mask(logits) for v in VARIANTS], 1))
+    masks = grid.unwarp(torch.stack([v.mask(logits) for v in variants(count)], 1))
     parts = grid.istft(spectrum[:, None] * masks, case.mixture.shape[-1])
     return torch.einsum("bk,bkn->bn", weights(_similarity(case, parts)), parts)
 
@@ -110,7 +110,7 @@ BASELINES: dict[str, tuple[Callable[[Case], Tensor], str]] = {
         "similar to the query than their mean",
     ),
     "candidates": (
-        candidates,
+        blended,
         f"the first system's mask in {len(VARIANTS)} variants, weighed by the similarity that the "
         f"encoder finds (`sep separate --candidates {len(VARIANTS)}`)",
     ),

@@ -98,7 +98,7 @@ def test_candidates_weigh_by_what_the_encoder_hears():
         expected = sum(
             s[:, None] * part for s, part in zip(share / share.sum(0), tried, strict=True)
         )
-        torch.testing.assert_close(baselines.candidates(asked), expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(baselines.blended(asked), expected, atol=1e-6, rtol=1e-4)
 
 
 def test_silence_gives_silence():

@@ -236,7 +236,8 @@ def test_an_ablation_is_run_once_and_written_as_a_page(finished):
     assert (exp / "ablation" / "table.md").is_file() and (exp / "ablation" / "trade.png").is_file()
     assert "- BCE alone: `rl=bce`" in (exp.parents[1] / "ABLATION.md").read_text()
     trained = {p: p.stat().st_mtime for p in (exp / "ablation").rglob("model.safetensors")}
-    succeed(exp, *sweep)
+    blended = succeed(exp, *sweep, "candidates=3")
+    assert "3 candidates are blended" in blended.stdout
     assert all(path.stat().st_mtime == time for path, time in trained.items())
     done = program(exp, *sweep, "rows=[tea]")
     assert done.returncode == 1 and "row 'tea' is unknown; use base" in done.stderr
