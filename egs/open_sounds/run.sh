@@ -13,6 +13,7 @@ esc50=            # ESC-50 as it is published, or a part of it with a meta.tsv
 philharmonia=     # single notes of instruments with a meta.tsv
 mini=../mini_sounds/data  # data directories of mini_sounds, made if missing; --mini= leaves it out
 final=false       # train on what esc50 and philharmonia validate, too
+tune=             # share of the training recordings that only stage 5 hears, such as 0.34
 encoder=align     # align: train it here; shipped: take the one that ships
 model=small       # separator: small, omnisep
 rl=default        # fine-tuning: a file of recipes/conf/rl, such as default or marssep
@@ -47,6 +48,12 @@ size=default
 . "conf/$size.sh"
 . ../common/stages.sh
 . ../common/recipe.sh
+splits=(train valid test)
+if [ -n "$tune" ]; then
+  splits+=(tune)
+  rl_conf+=(split=tune)
+  control_conf+=(split=tune)
+fi
 
 download() {
   [ -z "$mini" ] || [ -d "$mini/train" ] || ../mini_sounds/run.sh --stop-stage 1
@@ -60,9 +67,10 @@ prepare() {
   [ -z "$esc50" ] || words+=(--esc50 "$esc50")
   [ -z "$philharmonia" ] || words+=(--philharmonia "$philharmonia")
   ! $final || words+=(--final)
+  [ -z "$tune" ] || words+=(--tune "$tune")
   words+=("${prepare_conf[@]}")
   python local/prepare.py "${words[@]}"
-  python -m sep.data.kaldi "$data"/{train,valid,test}
+  python -m sep.data.kaldi "${splits[@]/#/$data/}"
 }
 
 align() {
@@ -81,13 +89,13 @@ align() {
 }
 
 listen() {
-  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device"
+  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "splits=[$(IFS=,; echo "${splits[*]}")]"
   judges
 }
 
 key="mini=$mini"
 run_stage 0 "download" "downloads/.done" "" download
-key="$key esc50=$esc50 philharmonia=$philharmonia final=$final"
+key="$key esc50=$esc50 philharmonia=$philharmonia final=$final tune=$tune"
 run_stage 1 "prepare data" "$data/.done" "" prepare
 key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align

@@ -106,8 +106,18 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     assert "| all: by text |" in done.stdout and "the encoder" in done.stdout
     assert len((home / "data/test/mixtures.jsonl").read_text().splitlines()) == 4
     assert "SI-SDRi dB by query" in done.stdout and "level when absent" in done.stdout
-    for system in ("supervised", "control", "rl"):
-        assert (home / "exp/main" / system / "best/model.safetensors").is_file()
+
+
+def test_recordings_for_fine_tuning_alone_are_a_split_of_their_own(recipe, originals):
+    esc, phil = originals
+    words = ["--esc50", str(esc), "--philharmonia", str(phil), "--tune", "0.4", "--stop-stage", "1"]
+    done = call(recipe, *words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    data = recipe / "egs" / "open_sounds" / "data"
+    tune, train = (DataDir(data / name) for name in ("tune", "train"))
+    sources = [{i.split("-")[2] for i in split.ids if i[:3] == "esc"} for split in (tune, train)]
+    assert len(sources[0]) == 3 and len(sources[1]) == 6 and not sources[0] & sources[1]
+    assert "oboe" in tune.label.values()
 
 
 def test_nothing_to_train_on_is_one_line(recipe, tmp_path):
