@@ -1,5 +1,6 @@
 """What every training stage needs before its loop: device, mixtures, queries, validation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import torch
 
 import encoders
 from encoders.judge import Judge
-from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin
 from sep.data.kaldi import DataDir
+from sep.data.scene import Scene
 from sep.data.shard_sampler import ShardQueries, ShardSampler
 from sep.data.shards import ShardSet
-from sep.errors import DataError
+from sep.errors import DataError, OptionError
 from sep.train import distributed
 from sep.train.validation import Validation
 
@@ -53,14 +55,16 @@ def prepare(
     tars: str | Path | None = None,
     tar_workers: int = 2,
     tar_buffer: int = 2048,
+    scene: Mapping[str, float] | None = None,
     threads: int | None = None,
 ) -> TrainingSetup:
     """Read data, embeddings, encoder and judge of an experiment.
 
     With `tars` the training clips and their queries stream out of that folder of shards, and are
-    not held in memory.
+    not held in memory. `scene` has the arguments of `sep.data.scene.Scene`.
 
     Raises:
+        OptionError: a scene that cannot be, or `family` with `tars`.
         DataError: an earlier stage has not been run, or its results do not fit each other.
     """
     if threads:
@@ -79,9 +83,12 @@ def prepare(
         "gain_db": gain_db,
         "speed": speed,
         "colour_db": colour_db,
+        "scene": Scene(**scene or {}),
         "seed": seed,
         "rank": distributed.rank(),
     }
+    if tars and drawn["scene"].family:
+        raise OptionError("scene.family chooses among clips in memory; set it to 0 or tars=null")
     if tars:
         shards = ShardSet(tars)
         if shards.sample_rate != encoder.sample_rate:
@@ -91,7 +98,7 @@ def prepare(
     else:
         bank = ClipBank(DataDir(data / "train"), device, encoder.sample_rate, bank_gb)
         queries = QueryBank(exp / "queries" / "train.safetensors", bank, device)
-        sampler = MixtureSampler(bank, batch, **drawn)
+        sampler = MixtureSampler(bank, batch, **drawn, kin=kin(queries))
     if queries.encoder != encoder.fingerprint:
         again = "run recipes/shard.py into an empty folder" if tars else "run stage 3 again"
         raise DataError(f"{tars or exp / 'queries'}: made with another encoder; {again}")
