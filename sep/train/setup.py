@@ -13,7 +13,7 @@ from sep.data.kaldi import DataDir
 from sep.data.scene import Scene
 from sep.data.shard_sampler import ShardQueries, ShardSampler
 from sep.data.shards import ShardSet
-from sep.errors import DataError, OptionError
+from sep.errors import DataError
 from sep.train import distributed
 from sep.train.validation import Validation
 
@@ -64,7 +64,7 @@ def prepare(
     not held in memory. `scene` has the arguments of `sep.data.scene.Scene`.
 
     Raises:
-        OptionError: a scene that cannot be, or `family` with `tars`.
+        OptionError: a scene that cannot be.
         DataError: an earlier stage has not been run, or its results do not fit each other.
     """
     if threads:
@@ -87,8 +87,6 @@ def prepare(
         "seed": seed,
         "rank": distributed.rank(),
     }
-    if tars and drawn["scene"].family:
-        raise OptionError("scene.family chooses among clips in memory; set it to 0 or tars=null")
     if tars:
         shards = ShardSet(tars)
         if shards.sample_rate != encoder.sample_rate:
