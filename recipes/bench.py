@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall each other when busy
 
+import copy
 import json
 import statistics
 import subprocess
@@ -72,22 +73,36 @@ def timed(work: Callable[[], Any], repeats: int, device: torch.device) -> tuple[
 
 
 def bench_model(cfg: DictConfig, name: str, device: torch.device) -> None:
-    """Network alone: STFT, masks, iSTFT of one recording and one query."""
+    """Network alone: STFT, masks, iSTFT of one recording and one query.
+
+    In alternation with a plain way: float32, contiguous, all maps before they meet the query.
+    """
     model = build(name, device).eval()
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    plain.amp = False
     wave = torch.randn(1, cfg.seconds * RATE, device=device) * 0.1
     query = nn.functional.normalize(torch.randn(DIM, device=device), dim=0)
     reset_peak_memory(device)
     with torch.inference_mode():
-        seconds, least = timed(lambda: model.separate(wave, query), cfg.repeats, device)
+        model.separate(wave, query)
+        peak = peak_memory_mb(device)
+        pairs = []
+        for _ in range(cfg.repeats):
+            ours, _ = timed(lambda: model.separate(wave, query), 1, device)
+            theirs, _ = timed(lambda: plain.separate(wave, query[None]), 1, device)
+            pairs.append((ours, theirs))
+    times, others = zip(*pairs, strict=True)
     emit(
         "separate/model",
         model=name,
         parameters=sum(p.numel() for p in model.parameters()),
-        seconds=seconds,
-        least_seconds=least,
+        seconds=statistics.median(times),
+        least_seconds=min(times),
         audio_s=cfg.seconds,
-        real_time_factor=seconds / cfg.seconds,
-        peak_mb=peak_memory_mb(device),
+        real_time_factor=statistics.median(times) / cfg.seconds,
+        plain_seconds=statistics.median(others),
+        ratio=statistics.median(ours / theirs for ours, theirs in pairs),
+        peak_mb=peak,
     )
 
 

@@ -117,7 +117,8 @@ def tune(cfg: DictConfig) -> None:
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
     names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}
-    setup = prepare(**options, batch=rl["batch"], threads=cfg.threads, device=resolve(cfg.device))
+    options |= {"scene": cfg.scene, "batch": rl["batch"], "threads": cfg.threads}
+    setup = prepare(**options, device=resolve(cfg.device))
     torch.manual_seed(cfg.seed)
     model = hub.from_pretrained(cfg.init, setup.device)
     if rl.get("network"):

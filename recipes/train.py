@@ -57,7 +57,7 @@ def train(cfg: DictConfig) -> None:
     names += ("sources", "absent", "gain_db", "speed", "colour_db")
     names += ("tars", "tar_workers", "tar_buffer")
     options = {name: cfg[name] for name in names}
-    setup = prepare(**options, threads=cfg.threads, device=resolve(cfg.device))
+    setup = prepare(**options, scene=cfg.scene, threads=cfg.threads, device=resolve(cfg.device))
     if cfg.init:
         model = hub.from_pretrained(cfg.init, setup.device)
     else:

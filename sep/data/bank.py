@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sep.data.kaldi import DataDir
 from sep.data.mixing import colour, level
+from sep.data.scene import Scene
 from sep.errors import DataError
 
 
@@ -125,6 +126,8 @@ class MixtureSampler:
         sources: S.
         absent: probability that a source is silent, each but the first: its query then asks for
             what is not in the mixture.
+        scene: rooms, bands, noise and loudness.
+        kin: (labels, K) index of the labels that each is most easily taken for, for `scene.family`.
         gain_db: sources' levels differ by up to this much either way.
         speed: sources are played faster or slower by a factor of up to exp(speed).
         colour_db: spread of their random tone (`sep.data.mixing.colour`), 0 leaves it alone.
@@ -144,12 +147,15 @@ class MixtureSampler:
         absent: float = 0.0,
         seed: int = 0,
         rank: int = 0,
+        scene: Scene | None = None,
+        kin: Tensor | None = None,
     ):
         if len(bank.labels) < sources:
             raise DataError(f"{sources} labels are needed for a mixture, found {len(bank.labels)}")
         self.bank, self.batch, self.samples, self.sources = bank, batch, samples, sources
         self.gain_db, self.speed, self.colour_db = gain_db, speed, colour_db
         self.absent, self.seed, self.rank = absent, seed, rank
+        self.scene, self.kin = scene or Scene(), kin
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of one step (CPU)."""
@@ -161,16 +167,28 @@ class MixtureSampler:
         """Draw clips of different labels for each mixture: indices (B, S)."""
         bank = self.bank
         label = torch.rand(self.batch, len(bank.labels), generator=generator).argsort(1)
+        if self.scene.family:
+            label = self._kindred(label, generator)
         label = label[:, : self.sources]
         pick = torch.rand((self.batch, self.sources), generator=generator) * bank.count[label]
         return bank.member[label, pick.long()]
+
+    def _kindred(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """Orders of labels (B, L) in some of which one of the first's kin has become the second."""
+        used, pick = torch.rand(2, len(order), generator=generator)
+        near = self.kin[order[:, 0], (pick * self.kin.shape[1]).long()]
+        near = torch.where(used < self.scene.family, near, order[:, 1])
+        place, row = (order == near[:, None]).long().argmax(1), torch.arange(len(order))
+        order[row, place] = order[:, 1]
+        order[:, 1] = near
+        return order
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch.
 
         Returns:
             clip (B, S) indices and the levelled sources (B, S, N) on the bank's device; the
-            mixture is their sum.
+            mixture is their sum and `floor`.
         """
         clip = self.choose(generator)
         bank, shape = self.bank, (self.batch, self.sources)
@@ -187,12 +205,16 @@ class MixtureSampler:
         sources = bank.segments(clip.flatten(), offset.flatten(), self.samples, flat)
         if self.colour_db:
             sources = colour(sources, self.colour_db, generator)
-        sources = sources.unflatten(0, shape)
+        sources = self.scene.recorded(sources.unflatten(0, shape), generator)
         if self.absent:
             heard = torch.rand(shape, generator=generator) >= self.absent
             heard[:, 0] = True
             sources = sources * heard[..., None].to(sources.device)
-        return clip, level(sources, gains.to(sources.device))
+        return clip, self.scene.louder(level(sources, gains.to(sources.device)), generator)
+
+    def floor(self, sources: Tensor, generator: torch.Generator) -> Tensor:
+        """The noise of the mixtures of `sources`, drawn after them: (B, N), or (B, 1) zeros."""
+        return self.scene.floor(sources, generator)
 
     def state(self) -> dict[str, Any]:
         """Nothing: every draw is a function of seed and step."""
@@ -250,6 +272,15 @@ class QueryBank:
         clip, other = clip.to(self.text.device), other.to(self.text.device)
         text = self.text[clip, wording.to(clip.device)]
         return mix_up(text, self.audio[other], self.image[clip], has_image, rand[..., 2:], mixed)
+
+
+def kin(queries: QueryBank, count: int = 3) -> Tensor:
+    """The labels whose texts are nearest to those of each label: indices (L, count or L - 1)."""
+    bank, text = queries.bank, queries.text.mean(1).cpu()
+    mean = torch.zeros(len(bank.labels), queries.dim).index_add_(0, bank.label, text)
+    mean = torch.nn.functional.normalize(mean, dim=-1)
+    cosine = (mean @ mean.T).fill_diagonal_(-2)
+    return cosine.topk(min(count, len(mean) - 1)).indices
 
 
 def mix_up(

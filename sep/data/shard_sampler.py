@@ -11,6 +11,7 @@ from torch import Tensor
 from sep.data.bank import MixtureSampler, Waves, mix_up
 from sep.data.clip_stream import ClipStream
 from sep.data.shards import Clip, ShardSet
+from sep.errors import OptionError
 from sep.train import distributed
 
 
@@ -58,6 +59,9 @@ class ShardSampler(MixtureSampler):
         device: where mixtures are made.
         workers, buffer: as in `ClipStream`.
         options: as in `MixtureSampler`.
+
+    Raises:
+        OptionError: `scene.family`, for which all clips have to be at hand.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class ShardSampler(MixtureSampler):
         **options: Any,
     ):
         super().__init__(ShardBank(shards, device=device), batch, **options)
+        if self.scene.family:
+            raise OptionError("scene.family chooses among clips in memory; use 0 or tars=null")
         # as much of a clip as the fastest playing needs
         most = math.ceil(self.samples * math.exp(self.speed)) + 1
         world, ahead = distributed.world(), 2 * batch * self.sources

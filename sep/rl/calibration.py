@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sep.errors import OptionError
 from sep.metrics.overlap import soft_dice, soft_iou
 from sep.model import QueryNet
-from sep.train.losses import target_masks, weighted_bce
+from sep.train.losses import ideal_masks, weighted_bce
 from sep.train.term import Update
 
 
@@ -57,7 +57,7 @@ class Emission:
             advantage = advantage.mean(-1)
         log_prob = emission_log_prob(update.logits[:, 0], update.masks, self.grid)
         loss = -((log_prob - log_prob.detach()).exp() * advantage).mean()
-        ideal = target_masks(update.batch.warped, update.batch.mixture, "ratio")[:, :1]
+        ideal = ideal_masks(update.batch)[:, :1]
         bce, _ = weighted_bce(update.logits[:, :1], ideal, update.weight)
         mask, weight = torch.sigmoid(update.logits[:, :1]), update.weight[:, None]
         anchor = bce + 1 - soft_dice(mask, ideal, weight).mean()
@@ -78,7 +78,7 @@ class ConfidenceLoss:
     def __call__(self, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss; logs confidence, iou and confidence_error."""
         batch, logits = update.batch, update.logits.detach()
-        ideal = target_masks(batch.warped, batch.mixture, "ratio")
+        ideal = ideal_masks(batch)
         iou = soft_iou(torch.sigmoid(logits), ideal, update.weight[:, None])  # (B, S)
         expected = update.model.confidence(update.maps, batch.query, logits)
         loss = (expected - iou).square().mean()

@@ -16,7 +16,7 @@ from sep.networks.turns import Episode
 from sep.rl.advantage import group_advantage
 from sep.rl.reward import Rollout
 from sep.rl.shaping import active_frames, active_span
-from sep.train.losses import target_masks, weighted_bce
+from sep.train.losses import ideal_masks, weighted_bce
 from sep.train.term import Update
 
 
@@ -82,7 +82,7 @@ class TurnLoss:
         batch, model = update.batch, update.model
         query = batch.query[:, :1].expand(-1, self.group, -1)
         episode = model.play(update.maps.detach(), query, sample=True)
-        ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, :1]
+        ideal = ideal_masks(batch)[:, :1]
         with torch.no_grad():
             parts = self.rewards(episode, update, ideal[:, 0])
             advantage = group_advantage(parts["reward"])

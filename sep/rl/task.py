@@ -23,7 +23,7 @@ from sep.rl.reward import Rollout, Similarity, WeightedSum
 from sep.rl.shaping import active_frames, temporal_weights
 from sep.train import distributed
 from sep.train.batch import Batch, draw_batch
-from sep.train.losses import bin_weight, separation_loss, target_masks
+from sep.train.losses import bin_weight, ideal_masks, separation_loss
 from sep.train.supervised import learning_rate
 from sep.train.term import Term, Update
 from sep.train.validation import Validation
@@ -170,13 +170,13 @@ class PolicyTask:
         ]
         return Rollout(
             estimates=torch.stack(waves, 1),
-            mixture=batch.sources.sum(1),
+            mixture=batch.sources.sum(1) + batch.noise,
             target=batch.sources[:, 0],
             query=batch.query[:, 0],
             other=batch.query[:, 1],
             sample_rate=grid.sample_rate,
             masks=masks,
-            ideal=target_masks(batch.warped, batch.mixture, "ratio")[:, 0],
+            ideal=ideal_masks(batch)[:, 0],
             weight=bin_weight(batch.mixture),
             label=batch.label[:, 0],
         )
@@ -283,7 +283,7 @@ class PolicyTask:
             last = self.buffer.last(key)
             stuck = self.buffer.hard_visits.get(key, 0) >= 3 and last is not None
             hard.append(stuck and self._near(now, last))
-        ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, 0]
+        ideal = ideal_masks(batch)[:, 0]
         better = self.explore.pool(ideal * weight) / self.explore.pool(weight)
         mixed = (1 - options.hint) * proposal + options.hint * better
         chosen = torch.tensor(hard, device=proposal.device)

@@ -12,7 +12,7 @@ from sep.spectrogram import Spectrogram
 
 @dataclass
 class Batch:
-    """Mixtures of a training step; the mixture is the sum of its sources.
+    """Mixtures of a training step; the mixture is the sum of its sources and a noise floor.
 
     Attributes:
         sources: (B, S, N) waveforms.
@@ -22,6 +22,8 @@ class Batch:
         mixture: (B, H, T) mixture magnitude on that grid.
         query: (B, S, D) one query a source.
         label: (B, S) index of each source's label, on the CPU.
+        noise: (B, N) waveform that no query asks for, rest: (B, H, T) its magnitude on that grid;
+            zeros that broadcast where there is none.
     """
 
     sources: Tensor
@@ -31,12 +33,29 @@ class Batch:
     mixture: Tensor
     query: Tensor
     label: Tensor
+    noise: Tensor
+    rest: Tensor
 
     @classmethod
-    def of(cls, sources: Tensor, query: Tensor, label: Tensor, spectrogram: Spectrogram) -> "Batch":
-        """The batch of these sources (B, S, N), queries (B, S, D) and labels (B, S)."""
+    def of(
+        cls,
+        sources: Tensor,
+        query: Tensor,
+        label: Tensor,
+        spectrogram: Spectrogram,
+        noise: Tensor | None = None,
+    ) -> "Batch":
+        """The batch of these sources (B, S, N), queries (B, S, D), labels (B, S) and noise (B, N).
+
+        Noise of shape (B, 1), or None, is none.
+        """
         spectra = spectrogram.stft(sources)  # (B, S, F, T); the STFT of the sum is the sum
         spectrum = spectra.sum(1)
+        silence = sources.new_zeros(len(sources), 1)
+        noise, rest = silence if noise is None else noise, silence[..., None]
+        if noise.shape[-1] > 1:
+            floor = spectrogram.stft(noise)
+            spectrum, rest = spectrum + floor, spectrogram.warp(floor.abs())
         return cls(
             sources=sources,
             spectra=spectra,
@@ -45,6 +64,8 @@ class Batch:
             mixture=spectrogram.warp(spectrum.abs()),
             query=query,
             label=label,
+            noise=noise,
+            rest=rest,
         )
 
     @property
@@ -73,9 +94,10 @@ def draw_batch(
     """
     generator = sampler.generator(step)
     clip, sources = sampler.draw(generator)
+    noise = sampler.floor(sources, generator)
     query = queries.draw(clip, generator, mixed)
     if negative:
         used = torch.rand(clip.shape, generator=generator) < negative
         turned = subtract(query, query.roll(1, dims=1))
         query = torch.where(used[..., None].to(query.device), turned, query)
-    return Batch.of(sources, query, sampler.bank.label[clip], spectrogram)
+    return Batch.of(sources, query, sampler.bank.label[clip], spectrogram, noise)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sep.errors import OptionError
 from sep.metrics.overlap import soft_dice, soft_iou
 from sep.model import QueryNet
-from sep.train.losses import target_masks, weighted_bce
+from sep.train.losses import ideal_masks, weighted_bce
 from sep.train.term import Update
 
 
@@ -76,7 +76,7 @@ class PriorLoss:
 
     def __call__(self, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         batch, stride = update.batch, update.model.stride
-        ideal = target_masks(batch.warped, batch.mixture, self.target)
+        ideal = ideal_masks(batch, self.target)
         wanted = cell_target(ideal, batch.mixture, stride)
         weight = nn.functional.avg_pool2d(update.weight, stride, ceil_mode=True)
         heat = update.model.locate(update.maps, batch.query)

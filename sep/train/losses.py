@@ -12,7 +12,7 @@ def bin_weight(mixture: Tensor) -> Tensor:
     return torch.log1p(mixture).clamp(1e-3, 10.0)
 
 
-def target_masks(sources: Tensor, mixture: Tensor, kind: str) -> Tensor:
+def target_masks(sources: Tensor, mixture: Tensor, kind: str, rest: Tensor | None = None) -> Tensor:
     """Ideal masks of each source.
 
     Args:
@@ -20,6 +20,7 @@ def target_masks(sources: Tensor, mixture: Tensor, kind: str) -> Tensor:
         mixture: (B, H, T) mixture magnitude.
         kind: `binary`, 1 where |S_n| > 0.5 |X| (CLIPSep, OmniSep), or `ratio`,
             |S_n| / sum_n |S_n|.
+        rest: (B, H, T) magnitude of what is in the mixture beside the sources; part of that sum.
 
     Returns:
         (B, S, H, T) in [0, 1].
@@ -27,8 +28,15 @@ def target_masks(sources: Tensor, mixture: Tensor, kind: str) -> Tensor:
     if kind == "binary":
         return (sources > 0.5 * mixture[:, None]).to(sources.dtype)
     if kind == "ratio":
-        return sources / sources.sum(1, keepdim=True).clamp(min=1e-8)
+        total = sources.sum(1, keepdim=True)
+        total = total if rest is None else total + rest[:, None]
+        return sources / total.clamp(min=1e-8)
     raise ValueError(f"target '{kind}' is unknown; use binary or ratio")
+
+
+def ideal_masks(batch: Batch, kind: str = "ratio") -> Tensor:
+    """`target_masks` (B, S, H, T) of a batch."""
+    return target_masks(batch.warped, batch.mixture, kind, batch.rest)
 
 
 def weighted_bce(
@@ -85,7 +93,7 @@ def separation_loss(
         target: `ratio` or `binary` masks.
         si_sdr: weight of the second term; 0 in OmniSep.
     """
-    masks = target_masks(batch.warped, batch.mixture, target)
+    masks = ideal_masks(batch, target)
     loss, values = weighted_bce(logits, masks, bin_weight(batch.mixture))
     if si_sdr:
         mask = grid.unwarp(torch.sigmoid(logits))

@@ -11,7 +11,7 @@ from sep.metrics.overlap import soft_iou
 from sep.rl.reward import ClassHit
 from sep.spectrogram import Spectrogram
 from sep.train.batch import Batch
-from sep.train.losses import bin_weight, separation_loss, si_sdr_loss, target_masks
+from sep.train.losses import bin_weight, ideal_masks, separation_loss, si_sdr_loss
 from sep.train.supervised import SupervisedTask
 
 
@@ -71,7 +71,7 @@ class ReflectiveTask(SupervisedTask):
         loss, values = separation_loss(logits, batch, grid, self.target, self.si_sdr)
         first = logits[:, 0].detach()
         second = self.model.revised(first, maps[:, -1:], batch.query[:, 0])
-        target = target_masks(batch.warped, batch.mixture, self.target)[:, 0]
+        target = ideal_masks(batch, self.target)[:, 0]
         revised, more = reflective_loss(
             first, second, target, bin_weight(batch.mixture), options.keep, options.worse
         )
@@ -121,7 +121,7 @@ def mistaken(
         iou: a mask is bad whose soft IoU with the ideal ratio mask is below this.
     """
     masks = torch.sigmoid(logits)
-    ideal = target_masks(batch.warped, batch.mixture, "ratio")[:, : masks.shape[1]]
+    ideal = ideal_masks(batch)[:, : masks.shape[1]]
     bad = soft_iou(masks, ideal, bin_weight(batch.mixture)[:, None]) < iou
     waves = grid.istft(batch.spectrum[:, None] * grid.unwarp(masks), batch.sources.shape[-1])
     return bad & (classes.nearest(waves, grid.sample_rate) != label.to(bad.device))
@@ -173,7 +173,8 @@ def _joined(batches: list[Batch]) -> Batch:
 def _asked_first(batch: Batch, row: Tensor, source: Tensor) -> Batch:
     """Mixtures `row` (n,) of a batch, each with its source `source` (n,) before the others."""
     order = (source[:, None] + torch.arange(batch.query.shape[1])) % batch.query.shape[1]
-    mixtures = {name: getattr(batch, name)[row] for name in ("spectrum", "mixture")}
+    whole = ("spectrum", "mixture", "noise", "rest")
+    mixtures = {name: getattr(batch, name)[row] for name in whole}
     by_source = {
         name: value[row[:, None], order]
         for name, value in vars(batch).items()

@@ -1,5 +1,6 @@
 """What every training stage needs before its loop: device, mixtures, queries, validation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import torch
 
 import encoders
 from encoders.judge import Judge
-from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin
 from sep.data.kaldi import DataDir
+from sep.data.scene import Scene
 from sep.data.shard_sampler import ShardQueries, ShardSampler
 from sep.data.shards import ShardSet
 from sep.errors import DataError
@@ -54,14 +56,17 @@ def prepare(
     tars: str | Path | None = None,
     tar_workers: int = 2,
     tar_buffer: int = 2048,
+    scene: Mapping[str, float] | None = None,
     threads: int | None = None,
 ) -> TrainingSetup:
     """Read data, embeddings, encoder and judge of an experiment.
 
     Training clips are those of `split`. With `tars` they and their queries stream out of that
-    folder of shards instead, and are not held in memory.
+    folder of shards instead, and are not held in memory. `scene` has the arguments of
+    `sep.data.scene.Scene`.
 
     Raises:
+        OptionError: a scene that cannot be.
         DataError: an earlier stage has not been run, or its results do not fit each other.
     """
     if threads:
@@ -80,6 +85,7 @@ def prepare(
         "gain_db": gain_db,
         "speed": speed,
         "colour_db": colour_db,
+        "scene": Scene(**scene or {}),
         "seed": seed,
         "rank": distributed.rank(),
     }
@@ -92,7 +98,7 @@ def prepare(
     else:
         bank = ClipBank(DataDir(data / split), device, encoder.sample_rate, bank_gb)
         queries = QueryBank(exp / "queries" / f"{split}.safetensors", bank, device)
-        sampler = MixtureSampler(bank, batch, **drawn)
+        sampler = MixtureSampler(bank, batch, **drawn, kin=kin(queries))
     if queries.encoder != encoder.fingerprint:
         again = "run recipes/shard.py into an empty folder" if tars else "run stage 3 again"
         raise DataError(f"{tars or exp / 'queries'}: made with another encoder; {again}")

@@ -7,9 +7,10 @@ from experiment import SAMPLES, build_parts
 from sep.data.bank import ClipBank, QueryBank
 from sep.data.kaldi import DataDir
 from sep.data.packing import Packing, pack
+from sep.data.scene import Scene
 from sep.data.shard_sampler import ShardQueries, ShardSampler
 from sep.data.shards import ShardSet
-from sep.errors import DataError
+from sep.errors import DataError, OptionError
 from sep.train.batch import draw_batch
 from sep.train.log import read_log
 from sep.train.loop import run
@@ -46,6 +47,16 @@ def test_mixtures_are_made_of_clips_of_different_labels(corpus, folder):
         start = torch.tensor([-50])
         found = sampler.bank.segments(torch.tensor([k]), start, 9_000)
         assert torch.equal(found, bank.segments(same, start, 9_000))
+
+
+def test_scenes_vary_but_the_next_clips_are_those_of_the_stream(folder):
+    sampler = sampler_of(folder, scene=Scene(room=1.0, noise=1.0))
+    clip, sources = sampler.draw(sampler.generator(0))
+    assert sampler.floor(sources, sampler.generator(1)).shape == (4, SAMPLES)
+    assert not torch.equal(sources, sampler_of(folder).draw(sampler.generator(0))[1])
+    assert torch.equal(clip, sampler_of(folder).draw(sampler.generator(0))[0])
+    with pytest.raises(OptionError, match=r"scene\.family"):
+        sampler_of(folder, scene=Scene(family=0.5))
 
 
 def test_either_label_may_come_first(folder):

@@ -281,9 +281,10 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
     _, exp = finished
     few = ["steps=1", "valid_mixtures=2"]
     reflective = ["out=reflective", "init=exp/main/supervised/best", "batch=2"]
-    succeed(exp, "train.py", *reflective, "network={kind: reflect}", "reflect.pool=2", *few)
+    varied = "scene={room: 0.5, band: 0.5, noise: 0.5, loudness_db: 20, family: 0.5}"
+    succeed(exp, "train.py", *reflective, "network={kind: reflect}", "reflect.pool=2", varied, *few)
     tuned = ["rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
-    succeed(exp, "rl.py", *tuned, "rl.freeze_head=1", *few)
+    succeed(exp, "rl.py", *tuned, "rl.freeze_head=1", varied, *few)
     done = succeed(exp, "reflect.py", "separator=exp/main/aurora/best")
     assert "| hard |" in done.stdout and "| easy |" in done.stdout
     assert "train/reflect/kept" in (exp / "reflective" / "log.csv").read_text()

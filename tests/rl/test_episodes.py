@@ -61,7 +61,8 @@ def toy_update(model, frames=32, rows=8):
     torch.manual_seed(0)
     warped = torch.zeros(4, 2, rows, frames)
     warped[..., frames // 2 : 3 * frames // 4] = 1.0
-    batch = SimpleNamespace(warped=warped, mixture=warped.sum(1), query=torch.randn(4, 2, 16))
+    mixture, query = warped.sum(1), torch.randn(4, 2, 16)
+    batch = SimpleNamespace(warped=warped, mixture=mixture, query=query, rest=torch.zeros(4, 1, 1))
     maps = torch.randn(4, 4 + model.fine, rows, frames)
     return Update(model, batch, maps, None, torch.ones(4, rows, frames))
 

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from sep.data.bank import ClipBank, MixtureSampler, QueryBank
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin
 from sep.data.kaldi import DataDir
 from sep.data.mixing import active_rms, colour, level
+from sep.data.scene import Scene
 from sep.errors import DataError
 from sep.query import subtract
 from sep.spectrogram import Spectrogram
 from sep.train.batch import draw_batch
+from sep.train.losses import ideal_masks
 
 
 def test_segments_start_inside_a_clip_or_after_silence(corpus):
@@ -140,3 +142,38 @@ def test_a_varied_sampler_is_still_a_function_of_the_step(corpus):
     assert torch.equal(clip, plain.draw(plain.generator(5))[0])
     assert torch.equal(sources, varied.draw(varied.generator(5))[1])
     assert not torch.equal(sources, plain.draw(plain.generator(5))[1])
+
+
+def test_a_class_is_mixed_with_the_one_that_its_texts_are_nearest_to(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    queries = QueryBank(corpus / "queries.safetensors", bank)
+    corner = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.8, 0.6]])  # by label
+    queries.text = corner[bank.label][:, None].repeat(1, 3, 1)  # cosines .6, 0 and .64
+    near = kin(queries, count=1)
+    assert near[:, 0].tolist() == [1, 2, 1]
+    sampler = MixtureSampler(bank, batch=300, samples=64, scene=Scene(family=0.5), kin=near)
+    label = bank.label[sampler.choose(sampler.generator(0))]
+    assert (label[:, 0] != label[:, 1]).all()
+    # half of them, and half of the others by chance
+    met = (label[:, 1] == near[label[:, 0], 0]).float().mean()
+    assert met.item() == pytest.approx(0.75, abs=0.07)
+    assert label[:, 0].bincount().min() > 70
+    three = MixtureSampler(bank, 300, 64, sources=3, scene=Scene(family=1.0), kin=near)
+    label = bank.label[three.choose(three.generator(0))]
+    assert (label.sort(1).values == torch.arange(3)).all()
+    assert torch.equal(label[:, 1], near[label[:, 0], 0])
+
+
+def test_a_noise_floor_is_in_the_mixture_and_in_no_mask(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    queries = QueryBank(corpus / "queries.safetensors", bank)
+    grid = Spectrogram(n_fft=64, hop=16, log_bins=32)
+    plain = MixtureSampler(bank, batch=4, samples=4_096)
+    noisy = MixtureSampler(bank, batch=4, samples=4_096, scene=Scene(noise=1.0))
+    quiet, loud = (draw_batch(s, queries, grid, 3, 0.5) for s in (plain, noisy))
+    assert torch.equal(quiet.sources, loud.sources)
+    torch.testing.assert_close(loud.spectrum, quiet.spectrum + grid.stft(loud.noise))
+    assert ideal_masks(quiet).sum(1).amax() == pytest.approx(1, abs=1e-5)
+    share = loud.warped.sum(1) / (loud.warped.sum(1) + grid.warp(grid.stft(loud.noise).abs()))
+    torch.testing.assert_close(ideal_masks(loud).sum(1), share)
+    assert share.min() < 0.5

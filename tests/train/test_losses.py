@@ -73,7 +73,8 @@ def batch():
     mixture = spectra.sum(1)
     warped = (grid.warp(spectra.abs()), grid.warp(mixture.abs()))
     none = torch.zeros(1, 2, 4), torch.zeros(1, 2, dtype=torch.long)
-    return grid, Batch(sources, spectra, mixture, *warped, *none)
+    silence = torch.zeros(1, 1), torch.zeros(1, 1, 1)
+    return grid, Batch(sources, spectra, mixture, *warped, *none, *silence)
 
 
 def test_si_sdr_loss_follows_that_of_the_waveforms(batch):
