@@ -27,6 +27,7 @@ class Row:
         scores: rows of every clip.
         control_scores, control_seconds: of the supervised continuations it is compared with.
         masks_a_step: masks that a training step scores.
+        commands: how the run of the first seed and its control were made.
     """
 
     masks_a_step: int
@@ -35,6 +36,7 @@ class Row:
     scores: list[Rows] = field(default_factory=list)
     control_seconds: list[float] = field(default_factory=list)
     control_scores: list[Rows] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
 
     def gain(self, query: str, metric: str) -> "Difference":
         """Against its control."""
@@ -148,6 +150,24 @@ def efficiency(row: Row, metric: str) -> tuple[list[int], list[float]]:
         [step * row.masks_a_step for step in steps],
         [float(np.mean([run[step] for run in runs])) for step in steps],
     )
+
+
+def efficiency_table(curves: dict[str, dict[str, tuple[list, list]]], base: str = "base") -> str:
+    """Markdown table of the masks scored until row `base`'s last value is first reached.
+
+    Args:
+        curves: as for `draw_curves`.
+    """
+    head = ["masks scored until validation is at the end of base", *curves]
+    body = []
+    for name in curves[next(iter(curves))]:
+        cells = [name]
+        for lines in curves.values():
+            wanted = lines[base][1][-1]
+            reached = [m for m, value in zip(*lines[name], strict=True) if value >= wanted]
+            cells.append(str(reached[0]) if reached else f"not in {lines[name][0][-1]}")
+        body.append(cells)
+    return markdown(head, body)
 
 
 def draw_curves(curves: dict[str, dict[str, tuple[list, list]]]) -> Figure:
