@@ -44,13 +44,21 @@ fixed mixtures of the {split} split; training seeds {seeds}, each clip's value t
 gradient of the reward goes through (BCE alone: as many mixtures). The gap is that of the held-out
 similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
 seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
-rises and the held-out one does not, the reward is being hacked. Level: of the output. Validation
-along the runs is drawn in {out}/curves.png, meaning against signal in {out}/trade.png.
+rises and the held-out one does not, the reward is being hacked. Level: of the output. Masks to
+base's: how many a row had scored when its validation ({valid} mixtures, the mean over seeds) first
+was where that of `base` ends; 0 where it was from the start. {out}/curves.png draws the
+validation, {out}/trade.png meaning against signal.
 """
+MEASURES = {  # of validation, as they are shown
+    "similarity": "encoder similarity",
+    "held_out": "held-out similarity",
+    "si_sdri": "SI-SDRi dB",
+}
 COMMANDS = """\
-Made by `{made}`, from {init}. Each row and its control were trained once for each seed by these
-commands, here for seed {seed}; `seed` and the end of `out` are another's for the others, `seconds`
-the time that its run took.
+Made by `{made}`.
+
+Each row and its control were trained by these commands, here for seed {seed}. For the other seeds
+`seed` and the end of `out` differ, and `seconds` where their run took another time.
 """
 
 
@@ -175,7 +183,8 @@ def continued(cfg: DictConfig, seconds: float, own: DictConfig) -> list[str]:
     """
     steps = max(0, math.ceil(math.log(seconds / cfg.shortest_s) / math.log(cfg.rung) - 1e-9))
     length = cfg.shortest_s * cfg.rung**steps
-    words = [*shared(cfg, own.seed), *cfg.control, f"init={own.init}", f"blend={own.rl.blend}"]
+    words = [word for word in shared(cfg, own.seed) if not word.startswith("init=")]
+    words += [*cfg.control, f"init={own.init}", f"blend={own.rl.blend}"]
     words += [f"seconds={length:.3f}", "best_by=null", "valid_every=1000000"]
     name = f"{length:.1f}s_{own.rl.blend:g}_{slug(str(own.init))[-24:]}"
     out = Path(cfg.out).relative_to(cfg.exp) / "control" / name / str(own.seed)
@@ -253,11 +262,12 @@ def run(cfg: DictConfig) -> None:
         seeds=", ".join(map(str, cfg.seeds)),
         masks=cfg.masks,
         gap=gap,
+        valid=cfg.valid_mixtures,
         out=out,
     )
     curves = {
-        measure: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
-        for measure in ("similarity", "held_out", "si_sdri")
+        shown: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
+        for measure, shown in MEASURES.items()
     }
     kinds = [kind for kind in cfg.queries if kind != "text"]
     tables = [ablation.table(rows, gap), ablation.kinds_table(rows, kinds)]
@@ -274,7 +284,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.results:
         task = HydraConfig.get().overrides.task
         head = ["# Ablation", "", f"Machine: {results.machine()}.", ""]
-        about = COMMANDS.format(made=command("ablate", task), init=cfg.init, seed=cfg.seeds[0])
+        about = COMMANDS.format(made=command("ablate", task), seed=cfg.seeds[0])
         made = []
         for name, row in rows.items():
             made += [f"- {name}: `{' '.join(cfg.grid[name])}`"]

@@ -107,7 +107,7 @@ def table(rows: dict[str, Row], gap: float, base: str = "base") -> str:
             meaning.text(4),
             f"{100 * meaning.mean / gap:+.1f}",
             signal.text(3),
-            f"{meaning.seeds:.4f}, {signal.seeds:.3f}",
+            f"{meaning.seeds:.4f}, {signal.seeds:.3f}" if len(row.seconds) > 1 else "",
         ]
         for metric, digits in (("judge_similarity", 4), ("si_sdri", 3)):
             known = base in rows and name != base
@@ -153,19 +153,19 @@ def efficiency(row: Row, metric: str) -> tuple[list[int], list[float]]:
 
 
 def efficiency_table(curves: dict[str, dict[str, tuple[list, list]]], base: str = "base") -> str:
-    """Markdown table of the masks scored until row `base`'s last value is first reached.
+    """Markdown table of the masks scored until the value of row `base` at its end is reached.
 
     Args:
         curves: as for `draw_curves`.
     """
-    head = ["masks scored until validation is at the end of base", *curves]
+    head = ["row", *(f"masks to base's {measure}" for measure in curves)]
     body = []
     for name in curves[next(iter(curves))]:
         cells = [name]
         for lines in curves.values():
             wanted = lines[base][1][-1]
             reached = [m for m, value in zip(*lines[name], strict=True) if value >= wanted]
-            cells.append(str(reached[0]) if reached else f"not in {lines[name][0][-1]}")
+            cells.append(str(reached[0]) if reached else f"above {lines[name][0][-1]}")
         body.append(cells)
     return markdown(head, body)
 
@@ -178,7 +178,7 @@ def draw_curves(curves: dict[str, dict[str, tuple[list, list]]]) -> Figure:
     for axes, (measure, lines) in zip(panels[0], curves.items(), strict=True):
         for k, (name, (masks, values)) in enumerate(lines.items()):
             axes.plot(masks, values, "-o" if k < 10 else "--s", ms=3, label=name)
-        axes.set(xlabel="masks scored", title=f"validation: {measure}")
+        axes.set(xlabel="masks scored", ylabel=f"validation: {measure}")
     panels[0][-1].legend(fontsize="small", bbox_to_anchor=(1, 1), loc="upper left")
     return figure
 
