@@ -261,8 +261,9 @@ class PolicyTask:
         replayed = Replayed.stacked(rows, means, action) if any(rows) else None
         if replayed is not None and not replayed.valid.any():
             replayed = None
-        for key, fresh in zip(keys, rewards, strict=True):
-            self.buffer.note(key, fresh)
+        for key, fresh, drew, own in zip(keys, rewards, behaviour, proposal, strict=True):
+            if torch.equal(drew, own):  # what a hint earned says nothing of the policy
+                self.buffer.note(key, fresh)
         parts = (behaviour.clone(), action.float().cpu().clone(), rewards, proposal.clone())
         drawn = zip(keys, *parts, strict=True)
         self.buffer.add([(key, Memory(step, self.policy.kappa, *rest)) for key, *rest in drawn])
