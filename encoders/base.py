@@ -64,6 +64,10 @@ class Encoder(ABC):
     def to(self, device: str | torch.device) -> Self:
         """Move all towers to `device` and return the encoder."""
 
+    def folded(self) -> Self:
+        """The encoder itself, from now on faster and neither trained nor saved any more."""
+        return self
+
     @abstractmethod
     def save(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
         """Write the encoder to `folder`, with what it was made from."""

@@ -91,7 +91,8 @@ def tile(wave: Tensor, length: int) -> Tensor:
     """Repeat (B, N) until `length` samples are filled; longer waveforms are left alone."""
     if wave.shape[-1] >= length:
         return wave
-    return wave.repeat(1, -(-length // wave.shape[-1]))[:, :length]
+    whole, part = divmod(length, wave.shape[-1])
+    return torch.cat([wave] * whole + [wave[:, :part]], 1)
 
 
 def windows(wave: Tensor, length: int, batch: int = 64) -> Iterator[tuple[int, Tensor]]:
@@ -108,7 +109,7 @@ def windows(wave: Tensor, length: int, batch: int = 64) -> Iterator[tuple[int, T
     steps = max(1, batch // wave.shape[0])
     for first in range(0, count, steps):
         block = [wave[:, start : start + length] for start in starts[first : first + steps]]
-        yield len(block), torch.cat(block)
+        yield len(block), torch.cat(block) if len(block) > 1 else block[0]
 
 
 def load_image(item: Any, size: int = 224) -> Tensor:

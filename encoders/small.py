@@ -17,7 +17,7 @@ from encoders import lite0, minilm
 from encoders.anchor import FusedAnchor
 from encoders.base import Alignable, EncoderError, check_wave
 from encoders.checkpoint import fingerprint, load_weights, read_config, save_folder
-from encoders.precision import convolve, layout
+from encoders.precision import convolve, fold_norms, layout
 from encoders.preprocess import LogMel, load_image, resample, windows
 
 LICENCE = "backbones Apache-2.0 (MiniLM, EfficientNet-Lite0); heads as the data they were fit on"
@@ -114,6 +114,11 @@ class SmallEncoder(Alignable):
         super().to(device)
         for net in (self.audio.net, *self._frozen.values()):
             net.to(device).to(memory_format=layout(self.device))
+        return self
+
+    def folded(self) -> Self:
+        """As in `Encoder.folded`; embeddings change by rounding."""
+        fold_norms(self.audio.net)
         return self
 
     @property

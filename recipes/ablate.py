@@ -12,6 +12,7 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import csv
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ import hydra
 import rl as policy_recipe
 import torch
 import train as supervised_recipe
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -43,6 +45,22 @@ gradient of the reward goes through (BCE alone: as many mixtures). The gap is th
 similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
 seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
 rises and the held-out one does not, the reward is being hacked. Level: of the output.
+{out}/curves.png draws the validation, {out}/trade.png meaning against signal.
+"""
+EFFICIENCY = """\
+Masks to base's: how many a row had scored when its validation ({valid} mixtures, the mean over
+seeds) first was where that of `base` ends; 0 where it was from the start.
+"""
+MEASURES = {  # of validation, as they are shown
+    "similarity": "encoder similarity",
+    "held_out": "held-out similarity",
+    "si_sdri": "SI-SDRi dB",
+}
+COMMANDS = """\
+Made by `{made}`.
+
+Each row and its control were trained by these commands, here for seed {seed}. For the other seeds
+`seed` and the end of `out` differ, and `seconds` where their run took another time.
 """
 BLENDED = """\
 Of every row, not of the controls, {count} candidates are blended by what the encoder hears in each.
@@ -148,8 +166,7 @@ def settings(cfg: DictConfig, name: str, seed: int) -> tuple[DictConfig, int]:
 
     Those are the sampled ones, and what every update scores beside them for a gradient of its own.
     """
-    words = [*shared(cfg, seed), "best_by=null", *cfg.grid[name], *cfg.common, "rl.watch=null"]
-    own = hydra.compose("rl", words)
+    own = hydra.compose("rl", overrides(cfg, name, seed))
     options, turns = own.rl.options, own.rl.turns
     drawn = options.group_size if options.surrogate or (own.rl.calibrate or {}).get("emit") else 0
     each = bool(options.pathwise) + bool(options.direct) + (turns.get("group", 4) if turns else 0)
@@ -158,6 +175,11 @@ def settings(cfg: DictConfig, name: str, seed: int) -> tuple[DictConfig, int]:
     own.valid_every = max(1, own.steps // cfg.points)
     own.out = str(Path(cfg.out).relative_to(cfg.exp) / slug(name) / str(seed))
     return own, masks
+
+
+def overrides(cfg: DictConfig, name: str, seed: int) -> list[str]:
+    """Those of recipes/rl.py for a row and a seed, but for its length and folder."""
+    return [*shared(cfg, seed), "best_by=null", *cfg.grid[name], *cfg.common, "rl.watch=null"]
 
 
 def shared(cfg: DictConfig, seed: int) -> list[str]:
@@ -171,19 +193,24 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def control(cfg: DictConfig, seconds: float, own: DictConfig) -> Path:
-    """Folder of the control of a run that trained for so long; trained first where missing.
+def continued(cfg: DictConfig, seconds: float, own: DictConfig) -> list[str]:
+    """Overrides of recipes/train.py for the control of a run that trained for so long.
 
     It starts from the same model, and keeps as much of it (`blend`).
     """
     steps = max(0, math.ceil(math.log(seconds / cfg.shortest_s) / math.log(cfg.rung) - 1e-9))
     length = cfg.shortest_s * cfg.rung**steps
-    words = [*shared(cfg, own.seed), *cfg.control, f"init={own.init}", f"blend={own.rl.blend}"]
+    words = [word for word in shared(cfg, own.seed) if not word.startswith("init=")]
+    words += [*cfg.control, f"init={own.init}", f"blend={own.rl.blend}"]
     words += [f"seconds={length:.3f}", "best_by=null", "valid_every=1000000"]
     name = f"{length:.1f}s_{own.rl.blend:g}_{slug(str(own.init))[-24:]}"
-    settings = hydra.compose("train", words)
-    settings.out = str(Path(cfg.out).relative_to(cfg.exp) / "control" / name / str(own.seed))
-    return done(settings, supervised_recipe.train)
+    out = Path(cfg.out).relative_to(cfg.exp) / "control" / name / str(own.seed)
+    return [*words, f"out={out}"]
+
+
+def control(words: list[str]) -> Path:
+    """Folder of a control; trained first where missing."""
+    return done(hydra.compose("train", words), supervised_recipe.train)
 
 
 def tuned(cfg: DictConfig, name: str, own: DictConfig) -> Path:
@@ -210,7 +237,7 @@ def done(own: DictConfig, program: Callable[[DictConfig], None]) -> Path:
 
 
 def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
-    """Train and score what is missing; rows by name."""
+    """Train and score what is missing; rows by name, with the commands of the first seed."""
     names = list(cfg.rows or cfg.grid)
     for name in names:
         if name not in cfg.grid:
@@ -223,10 +250,20 @@ def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
             row.folders.append(folder)
             row.seconds.append(supervised_recipe.matched_seconds(folder))
             row.scores.append(scored(folder, listener, cfg.candidates))
-            beside = control(cfg, row.seconds[-1], own)
+            words = continued(cfg, row.seconds[-1], own)
+            beside = control(words)
             row.control_seconds.append(supervised_recipe.matched_seconds(beside))
             row.control_scores.append(scored(beside, listener))
+            if not row.commands:
+                tuning = [*overrides(cfg, name, seed), f"steps={own.steps}"]
+                tuning += [f"valid_every={own.valid_every}", f"out={own.out}"]
+                row.commands = [command("rl", tuning), command("train", words)]
     return rows
+
+
+def command(program: str, words: list[str]) -> str:
+    """What to type for a program of recipes."""
+    return shlex.join(["python", f"recipes/{program}.py", *words])
 
 
 def run(cfg: DictConfig) -> None:
@@ -242,16 +279,21 @@ def run(cfg: DictConfig) -> None:
         seeds=", ".join(map(str, cfg.seeds)),
         masks=cfg.masks,
         gap=gap,
+        out=out,
     )
     if cfg.candidates > 1:
         note += BLENDED.format(count=cfg.candidates)
-    kinds = [kind for kind in cfg.queries if kind != "text"]
-    page = "\n\n".join([ablation.table(rows, gap), ablation.kinds_table(rows, kinds), note])
-    report.write_text(out / "table.md", page)
     curves = {
-        measure: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
-        for measure in ("similarity", "held_out", "si_sdri")
+        shown: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
+        for measure, shown in MEASURES.items()
     }
+    kinds = [kind for kind in cfg.queries if kind != "text"]
+    tables = [ablation.table(rows, gap), ablation.kinds_table(rows, kinds)]
+    if "base" in rows:
+        tables.append(ablation.efficiency_table(curves))
+        note += EFFICIENCY.format(valid=cfg.valid_mixtures)
+    page = "\n\n".join([*tables, note])
+    report.write_text(out / "table.md", page)
     figures.save(ablation.draw_curves(curves), out / "curves.png")
     points = {
         name: (row.gain("text", "judge_similarity"), row.gain("text", "si_sdri"))
@@ -259,9 +301,14 @@ def run(cfg: DictConfig) -> None:
     }
     figures.save(ablation.draw_trade(points), out / "trade.png")
     if cfg.results:
-        made = [f"- {name}: `{' '.join(cfg.grid[name])}`" for name in rows]
+        task = HydraConfig.get().overrides.task
         head = ["# Ablation", "", f"Machine: {results.machine()}.", ""]
-        text = "\n".join([*head, page, "Rows, as overrides of recipes/rl.py:", "", *made, ""])
+        about = COMMANDS.format(made=command("ablate", task), seed=cfg.seeds[0])
+        made = []
+        for name, row in rows.items():
+            made += [f"- {name}: `{' '.join(cfg.grid[name])}`"]
+            made += [f"  - `{line}`" for line in row.commands]
+        text = "\n".join([*head, page, about, *made, ""])
         report.write_text(Path(cfg.results), text)
     say(f"\n{page}\n{out}: table.md, curves.png, trade.png")
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -322,64 +323,125 @@ def bench_train(cfg: DictConfig, name: str, device: torch.device, home: Path) ->
     )
 
 
-def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
-    """One PPO iteration (rollout and its updates) by part."""
-    from sep.rl import task as rl
+def policy_task(conf: dict[str, Any], model: QueryNet, sampler, queries, device: torch.device):
+    """The task of settings of recipes/conf/rl, with the small encoder."""
+    from sep.rl import task
     from sep.rl.explore import named
     from sep.rl.options import PolicyOptions
     from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
 
-    conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / f"{cfg.rl}.yaml"))
-    sampler, queries = synthetic_training(conf["batch"], device, home)
-    embed = encoders.get("small", device=str(device)).embed_audio
-    parts = {"similarity": Similarity(embed, **conf["similarity"]), "si_sdr": SiSdrGain()}
-    reward = WeightedSum({k: (conf["reward"][k], part) for k, part in parts.items()})
+    encoder = encoders.get("small", device=str(device)).folded()
+    embed, meaning = encoder.embed_audio, {**conf["similarity"], "anchor": encoder.anchor}
+    parts = {"similarity": Similarity(embed, **meaning), "si_sdr": SiSdrGain()}
+    reward = WeightedSum({k: (conf["reward"][k], v) for k, v in parts.items() if conf["reward"][k]})
     options = PolicyOptions(**conf["options"])
-    windows = Similarity(embed, **conf["similarity"], **conf["windows"])
-    explore = named(conf["explore"], **{k: conf[k] for k in ("tile", "grid") if conf.get(k)})
-    task = rl.PolicyTask(
-        build(name, device),
+    return task.PolicyTask(
+        model,
         sampler,
         queries,
         None,
-        explore,
+        named(conf["explore"], **{k: conf[k] for k in ("tile", "grid") if conf.get(k)}),
         reward,
         options,
-        windows if options.windowed else None,
-        build(name, device).eval() if options.kl_teacher else None,
+        Similarity(embed, **meaning, **conf["windows"]) if options.windowed else None,
+        copy.deepcopy(model).eval() if options.kl_teacher else None,
     )
+
+
+def rl_parts(task, repeats: int, device: torch.device) -> dict[str, float]:
+    """Mean wall time of an iteration and of its parts, and the share of sampling in it."""
+    from sep.rl import task as rl
+    from sep.rl.reward import Similarity, WeightedSum
+
+    calls = {
+        "data": [(rl, "draw_batch")],
+        "forward": [(task.model, "maps"), (task.model, "combine")],
+        "sampling": [(task.explore, "draw")],
+        "istft": [(task.explore, "masks"), (task, "listen")],
+        "reward": [(WeightedSum, "__call__"), (Similarity, "__call__")],
+        "update": [(task, "loss"), (Tensor, "backward"), (task.optimizer, "step")],
+    }
+    with Stopwatch(device) as watch, ExitStack() as stack:
+        for part, places in calls.items():
+            for owner, name in places:
+                stack.enter_context(watch.on(owner, name, part))
+        for k in range(repeats):
+            task.train_step(k, 0.5)
+    spent = {f"{part}_s": watch.seconds.get(part, 0.0) / repeats for part in calls}
+    whole = watch.total / repeats
+    other = whole - sum(spent.values())
+    sampling = spent["sampling_s"] / whole
+    return {"seconds": whole, **spent, "other_s": other, "sampling_share": sampling}
+
+
+def bench_rl(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """One PPO iteration (rollout and its updates) by part."""
+    conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / f"{cfg.rl}.yaml"))
+    data = synthetic_training(conf["batch"], device, home)
+    task = policy_task(conf, build(name, device), *data, device)
     reset_peak_memory(device)
     task.train_step(0, 0.5)
     peak = peak_memory_mb(device)
-    grid = task.model.spectrogram
-    with (
-        Stopwatch(device) as watch,
-        watch.on(rl, "draw_batch", "data"),
-        watch.on(task.model, "logits", "forward"),
-        watch.on(task.explore, "draw", "sampling"),
-        watch.on(task.explore, "masks", "sampling"),
-        watch.on(grid, "unwarp", "istft"),
-        watch.on(grid, "istft", "istft"),
-        watch.on(WeightedSum, "__call__", "reward"),
-        watch.on(Similarity, "__call__", "reward"),
-        watch.on(task, "loss", "loss"),
-        watch.on(Tensor, "backward", "backward"),
-        watch.on(task.optimizer, "step", "optimiser"),
-    ):
-        for k in range(cfg.repeats):
-            task.train_step(k, 0.5)
     emit(
         "rl",
         model=name,
         rl=cfg.rl,
         mixtures=conf["batch"],
-        masks=conf["batch"] * options.group_size,
-        updates=options.inner_epochs,
-        seconds=watch.total / cfg.repeats,
-        **{f"{part}_s": spent / cfg.repeats for part, spent in watch.seconds.items()},
-        other_s=(watch.total - sum(watch.seconds.values())) / cfg.repeats,
+        masks=conf["batch"] * task.options.group_size,
+        updates=task.options.inner_epochs,
+        **rl_parts(task, cfg.repeats, device),
         peak_mb=peak,
     )
+
+
+def bench_rl_cost(cfg: DictConfig, name: str, device: torch.device, home: Path) -> None:
+    """MARS-Sep's iteration for several G, each beside a supervised step of the same batch.
+
+    On a CPU with one thread time is that of the processor, so that other programs count little.
+    `growth_mb` is what a mask more costs in peak memory, `mask_mb` what it and its waveform hold.
+    """
+    from sep.train.supervised import SupervisedTask
+
+    clock = time.process_time if device.type == "cpu" and cfg.threads == 1 else time.perf_counter
+    conf = OmegaConf.to_container(OmegaConf.load(CONF / "rl" / "marssep.yaml"))
+    sampler, queries = synthetic_training(cfg.batch, device, home)
+    plain = SupervisedTask(build(name, device), sampler, queries, None, si_sdr=0.3)
+
+    def spent(task, k: int) -> float:
+        synchronise(device)
+        begun = clock()
+        task.train_step(k, 0.5)
+        synchronise(device)
+        return clock() - begun
+
+    plain.train_step(0, 0.5)
+    before = None
+    for group in cfg.groups:
+        conf["options"]["group_size"] = group
+        task = policy_task(conf, build(name, device), sampler, queries, device)
+        reset_peak_memory(device)
+        task.train_step(0, 0.5)
+        peak = peak_memory_mb(device)
+        pairs = [(spent(plain, k), spent(task, k)) for k in range(cfg.repeats)]
+        grid = task.model.spectrogram
+        held = 4e-6 * (grid.log_bins * (SAMPLES // grid.hop + 1) + SAMPLES)
+        more = {}
+        if before:
+            more["growth_mb"] = (peak - before[1]) / (cfg.batch * (group - before[0]))
+        before = group, peak
+        emit(
+            "rl_cost",
+            model=name,
+            batch=cfg.batch,
+            group=group,
+            supervised_s=statistics.median(a for a, _ in pairs),
+            rl_s=statistics.median(b for _, b in pairs),
+            ratio=statistics.median(b / a for a, b in pairs),
+            **rl_parts(task, cfg.repeats, device),
+            peak_mb=peak,
+            mask_mb=held,
+            **more,
+        )
 
 
 def bench_embed(cfg: DictConfig, name: str, device: torch.device) -> None:
@@ -489,6 +551,8 @@ def run(cfg: DictConfig) -> None:
                     bench_train(cfg, name, device, Path(home))
                 elif case == "rl":
                     bench_rl(cfg, name, device, Path(home))
+                elif case == "rl_cost":
+                    bench_rl_cost(cfg, name, device, Path(home))
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="bench")

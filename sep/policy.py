@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import torch
 from scipy import special
-from torch import Tensor
-from torch.distributions import Beta, kl_divergence
+from torch import Tensor, nn
+from torch.distributions import Beta
 
 from sep.errors import OptionError
 
@@ -74,24 +74,18 @@ class BetaPolicy:
         that is already there, and for many entries, where exact sampling is slow.
         """
         tables, level = (part.to(normal) for part in _tables(self.kappa))
-        row = (proposal[:, None] * (_ROWS - 1)).expand_as(normal)
-        column = ((normal.clamp(-_TAIL, _TAIL) + _TAIL) / (2 * _TAIL) * (_COLUMNS - 1)).contiguous()
-        top, left = row.long().clamp(max=_ROWS - 2), column.long().clamp(max=_COLUMNS - 2)
-        down, right = row - top, column - left
-        at = top * _COLUMNS + left
-        flat = tables.flatten()
-
-        def read(at: Tensor) -> Tensor:
-            upper = torch.lerp(flat[at], flat[at + 1], right)
-            lower = torch.lerp(flat[at + _COLUMNS], flat[at + _COLUMNS + 1], right)
-            return torch.lerp(upper, lower, down)
-
-        if len(tables) == 1:
-            return read(at).clamp(_EDGE, 1 - _EDGE)
-        below = level.long().clamp(max=len(tables) - 2)
-        at = at + below[:, None] * _ROWS * _COLUMNS
-        above = read(at + _ROWS * _COLUMNS)
-        return torch.lerp(read(at), above, (level - below)[:, None]).clamp(_EDGE, 1 - _EDGE)
+        table = tables.squeeze(0)
+        places = [normal / _TAIL, (2 * proposal - 1)[:, None]]  # from -1 to 1 along the table
+        if len(tables) > 1:
+            places.append((2 * level / (len(tables) - 1) - 1)[:, None])
+        at = torch.stack([place.expand_as(normal) for place in places], -1)
+        read = nn.functional.grid_sample(
+            table[None, None],
+            at.view(*[1] * table.dim(), -1, table.dim()),
+            padding_mode="border",
+            align_corners=True,
+        )
+        return read.view_as(normal).clamp_(_EDGE, 1 - _EDGE)
 
     def reparameterised(self, proposal: Tensor) -> Tensor:
         """Draw one action for each entry (B, ...) with a gradient to the proposal: (B, 1, ...).
@@ -103,20 +97,46 @@ class BetaPolicy:
     def log_prob(self, proposal: Tensor, action: Tensor) -> Tensor:
         """Log-density of actions (B, G, ...) under a proposal (B, ...), entry by entry."""
         kappa = self.kappa[:, None] if isinstance(self.kappa, Tensor) else self.kappa
-        alpha = (1 + self.kappa * proposal)[:, None]
-        beta = kappa + 2 - alpha
-        normaliser = torch.lgamma(alpha) + torch.lgamma(beta)
-        total = torch.as_tensor(kappa + 2, dtype=alpha.dtype, device=alpha.device)
-        normaliser = normaliser - torch.lgamma(total)
-        return (alpha - 1) * action.log() + (beta - 1) * torch.log1p(-action) - normaliser
+        # (alpha - 1) log z + (beta - 1) log(1 - z), ordered for few passes over the actions
+        rest = torch.log1p(-action)
+        odds, rest = action.log() - rest, kappa * rest
+        above_one = (self.kappa * proposal)[:, None]  # alpha - 1
+        return torch.addcmul(rest, above_one, odds) - self._normaliser(proposal)[:, None]
 
     def entropy(self, proposal: Tensor) -> Tensor:
         """Differential entropy in nats, entry by entry."""
-        return self.distribution(proposal).entropy()
+        with torch.no_grad():
+            alpha, beta, total = self._shape(proposal)
+            value = self._normaliser(proposal) + (total - 2) * total.digamma()
+            value = value - (alpha - 1) * alpha.digamma() - (beta - 1) * beta.digamma()
+            slope = (beta - 1) * beta.polygamma(1) - (alpha - 1) * alpha.polygamma(1)
+        return _with_slope(value, self.kappa * slope, proposal)
 
     def kl(self, proposal: Tensor, other: Tensor) -> Tensor:
-        """KL(policy at `proposal` || policy at `other`) in nats, entry by entry."""
-        return kl_divergence(self.distribution(proposal), self.distribution(other))
+        """KL(policy at `proposal` || policy at `other`) in nats, entry by entry.
+
+        Its gradient is that to `proposal` alone.
+        """
+        if torch.equal(proposal, other):  # as at the first update after a rollout
+            return torch.zeros_like(proposal)
+        with torch.no_grad():
+            alpha, beta, _ = self._shape(proposal)
+            apart = self.kappa * (proposal - other)
+            value = self._normaliser(other) - self._normaliser(proposal)
+            value = value + apart * (alpha.digamma() - beta.digamma())
+            slope = apart * (alpha.polygamma(1) + beta.polygamma(1))
+        return _with_slope(value, self.kappa * slope, proposal)
+
+    def _shape(self, proposal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, beta and their sum, which does not depend on the proposal."""
+        total = torch.as_tensor(self.kappa + 2, dtype=proposal.dtype, device=proposal.device)
+        alpha = 1 + self.kappa * proposal
+        return alpha, total - alpha, total
+
+    def _normaliser(self, proposal: Tensor) -> Tensor:
+        """Logarithm of the Beta function of alpha and beta."""
+        alpha, beta, total = self._shape(proposal)
+        return alpha.lgamma() + beta.lgamma() - total.lgamma()
 
     def mean(self, proposal: Tensor) -> Tensor:
         """Mean action at each entry, (1 + kappa P) / (2 + kappa): nearer to 1/2 than the mode."""
@@ -126,3 +146,8 @@ class BetaPolicy:
     def mode(proposal: Tensor) -> Tensor:
         """The most likely action, the proposal itself."""
         return proposal
+
+
+def _with_slope(value: Tensor, slope: Tensor, at: Tensor) -> Tensor:
+    """`value` with the gradient `slope` to `at`: derivatives of gamma functions cost more."""
+    return value + slope * (at - at.detach())

@@ -64,9 +64,21 @@ class Spectrogram(nn.Module):
     def istft(self, spectrum: Tensor, length: int) -> Tensor:
         """Transform complex spectrograms (..., F, T) to waveforms (..., N) of N = length."""
         shape, spectrum = spectrum.shape[:-2], spectrum.reshape(-1, *spectrum.shape[-2:])
-        full = max(length, self.n_fft // 2 + 1)
-        wave = torch.istft(spectrum, self.n_fft, self.hop, window=self.window, length=full)
-        return wave[..., :length].reshape(*shape, length)
+        frames = torch.fft.irfft(spectrum.mT, self.n_fft) * self.window  # (n, T, n_fft)
+        weight = self.window.square().expand(1, frames.shape[1], -1)
+        begin = self.n_fft // 2  # frames are centred
+        wave, weight = (self._overlap(x)[:, begin : begin + length] for x in (frames, weight))
+        wave = nn.functional.pad(wave / weight.clamp(min=1e-8), (0, length - wave.shape[-1]))
+        return wave.reshape(*shape, length)
+
+    def _overlap(self, frames: Tensor) -> Tensor:
+        """Sum of frames (n, T, n_fft), each `hop` samples after the one before: (n, samples)."""
+        parts = nn.functional.pad(frames, (0, -self.n_fft % self.hop)).split(self.hop, -1)
+        count = frames.shape[1]
+        wave = frames.new_zeros(len(frames), count + len(parts) - 1, self.hop)
+        for k, part in enumerate(parts):
+            wave[:, k : k + count] += part
+        return wave.flatten(1)
 
     def warp(self, magnitude: Tensor) -> Tensor:
         """Resample the frequency axis: (..., F, T) to (..., H, T)."""

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy import special
+from torch.distributions import kl_divergence
 
 from sep.policy import BetaPolicy
 
@@ -81,6 +82,23 @@ def test_kl_is_zero_only_at_the_same_proposal():
     same, other = torch.tensor([0.4]), torch.tensor([0.6])
     assert policy.kl(same, same).item() == pytest.approx(0, abs=1e-6)
     assert policy.kl(same, other).item() > 0.05
+
+
+@pytest.mark.parametrize("kappa", [9.0, torch.linspace(4, 30, 50)[None]])
+def test_entropy_and_kl_have_the_values_and_gradients_of_torch(kappa):
+    policy, other = BetaPolicy(kappa), torch.linspace(0.9, 0.2, 50)[None]
+    proposal = torch.linspace(0.0, 1.0, 50)[None].requires_grad_()
+    beta = policy.distribution(proposal)
+    pairs = (
+        (policy.entropy(proposal), beta.entropy()),
+        (policy.kl(proposal, other), kl_divergence(beta, policy.distribution(other))),
+    )
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+        slopes = [
+            torch.autograd.grad(v.sum(), proposal, retain_graph=True) for v in (found, expected)
+        ]
+        torch.testing.assert_close(*slopes, atol=1e-4, rtol=1e-4)
 
 
 def test_the_mean_is_nearer_to_one_half_than_the_mode():

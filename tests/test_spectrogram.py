@@ -17,6 +17,15 @@ def test_stft_round_trip_returns_the_waveform(length):
     torch.testing.assert_close(grid.istft(spectrum, length), wave, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_fft, hop", [(1024, 256), (100, 30)])
+def test_masked_spectra_are_inverted_as_torch_does(n_fft, hop):
+    generator, grid = torch.Generator().manual_seed(0), Spectrogram(n_fft=n_fft, hop=hop)
+    spectrum = grid.stft(torch.randn(2, 5_000, generator=generator))
+    spectrum = spectrum * torch.rand(spectrum.shape, generator=generator)
+    expected = torch.istft(spectrum, n_fft, hop, window=grid.window, length=5_000)
+    torch.testing.assert_close(grid.istft(spectrum, 5_000), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_training_segment_has_256_frames():
     assert Spectrogram().stft(torch.zeros(1, 65_535)).shape == (1, 513, 256)
 

@@ -27,6 +27,7 @@ class Row:
         scores: rows of every clip.
         control_scores, control_seconds: of the supervised continuations it is compared with.
         masks_a_step: masks that a training step scores.
+        commands: how the run of the first seed and its control were made.
     """
 
     masks_a_step: int
@@ -35,6 +36,7 @@ class Row:
     scores: list[Rows] = field(default_factory=list)
     control_seconds: list[float] = field(default_factory=list)
     control_scores: list[Rows] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
 
     def gain(self, query: str, metric: str) -> "Difference":
         """Against its control."""
@@ -105,7 +107,7 @@ def table(rows: dict[str, Row], gap: float, base: str = "base") -> str:
             meaning.text(4),
             f"{100 * meaning.mean / gap:+.1f}",
             signal.text(3),
-            f"{meaning.seeds:.4f}, {signal.seeds:.3f}",
+            f"{meaning.seeds:.4f}, {signal.seeds:.3f}" if len(row.seconds) > 1 else "",
         ]
         for metric, digits in (("judge_similarity", 4), ("si_sdri", 3)):
             known = base in rows and name != base
@@ -150,6 +152,24 @@ def efficiency(row: Row, metric: str) -> tuple[list[int], list[float]]:
     )
 
 
+def efficiency_table(curves: dict[str, dict[str, tuple[list, list]]], base: str = "base") -> str:
+    """Markdown table of the masks scored until the value of row `base` at its end is reached.
+
+    Args:
+        curves: as for `draw_curves`.
+    """
+    head = ["row", *(f"masks to base's {measure}" for measure in curves)]
+    body = []
+    for name in curves[next(iter(curves))]:
+        cells = [name]
+        for lines in curves.values():
+            wanted = lines[base][1][-1]
+            reached = [m for m, value in zip(*lines[name], strict=True) if value >= wanted]
+            cells.append(str(reached[0]) if reached else f"above {lines[name][0][-1]}")
+        body.append(cells)
+    return markdown(head, body)
+
+
 def draw_curves(curves: dict[str, dict[str, tuple[list, list]]]) -> Figure:
     """A panel a measure, a line a setting: `curves[measure][setting]` is masks and values."""
     figure, panels = plt.subplots(
@@ -158,7 +178,7 @@ def draw_curves(curves: dict[str, dict[str, tuple[list, list]]]) -> Figure:
     for axes, (measure, lines) in zip(panels[0], curves.items(), strict=True):
         for k, (name, (masks, values)) in enumerate(lines.items()):
             axes.plot(masks, values, "-o" if k < 10 else "--s", ms=3, label=name)
-        axes.set(xlabel="masks scored", title=f"validation: {measure}")
+        axes.set(xlabel="masks scored", ylabel=f"validation: {measure}")
     panels[0][-1].legend(fontsize="small", bbox_to_anchor=(1, 1), loc="upper left")
     return figure
 

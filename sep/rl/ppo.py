@@ -54,12 +54,16 @@ def clipped_surrogate(
     elif ratio != "bin":
         raise OptionError(f"ratio '{ratio}' is unknown; use bin, frame or mean")
     r = log_ratio.exp()
-    gain = torch.minimum(r * advantage, r.clamp(1 - clip, 1 + clip) * advantage)
+    # the minimum of both products, as a limit on r from the side that the sign of A says
+    low = torch.where(advantage < 0, 1 - clip, 0.0)
+    high = torch.where(advantage < 0, float("inf"), 1 + clip)
+    gain = (weight * r.clamp(low, high)).mean(-2, keepdim=True) * advantage
     with torch.no_grad():
+        lowest, highest = r.aminmax()
         diagnostics = {
-            "ratio_min": r.min(),
-            "ratio_max": r.max(),
+            "ratio_min": lowest,
+            "ratio_max": highest,
             "approx_kl": (r - 1 - log_ratio).mean(),
             "clip_fraction": ((r - 1).abs() > clip).float().mean(),
         }
-    return -(weight * gain).mean(), diagnostics
+    return -gain.mean(), diagnostics

@@ -49,7 +49,7 @@ class ReplayBuffer:
     Args:
         capacity: memories in all.
         age: steps after which a memory is forgotten.
-        window: rewards of a key that its running mean covers: of fresh masks alone.
+        window: rewards of a key that its running mean covers: of the policy's own, fresh masks.
         shares: of the capacity, for hard, medium and easy keys.
         quantiles: of the mean reward, up to which a key is hard, and up to which medium.
     """

@@ -57,6 +57,7 @@ class Similarity:
     """
 
     at_once = 64  # waveforms embedded together, so that memory does not grow with G
+    at_once_cpu = 16  # where more are no faster
 
     def __init__(
         self,
@@ -109,8 +110,9 @@ class Similarity:
             waves = waves[:, :, None]
         flat = waves.flatten(0, 2)
         noise = torch.randn(flat.shape[-1], generator=torch.Generator().manual_seed(0)) * _FLOOR
-        parts = (flat + noise.to(flat.device)).split(self.at_once)
-        vectors = torch.cat([self.embed(part, sample_rate) for part in parts])
+        noise = noise.to(flat.device)
+        parts = flat.split(self.at_once_cpu if flat.device.type == "cpu" else self.at_once)
+        vectors = torch.cat([self.embed(part + noise, sample_rate) for part in parts])
         return vectors.unflatten(0, waves.shape[:3])
 
 

@@ -117,7 +117,8 @@ class PolicyTask:
             if options.replay:
                 replayed = self.remember(step, slot, behaviour, old_proposal, action, reward)
                 values["hinted"] = torch.tensor(hinted)
-            old_log_prob = self.policy.log_prob(behaviour, action)
+            if options.inner_epochs > 1 or options.hint:
+                old_log_prob = self.policy.log_prob(behaviour, action)
         teacher = self._teacher(batch, query, weight)
         for epoch in range(options.inner_epochs):
             if epoch:
@@ -260,8 +261,9 @@ class PolicyTask:
         replayed = Replayed.stacked(rows, means, action) if any(rows) else None
         if replayed is not None and not replayed.valid.any():
             replayed = None
-        for key, fresh in zip(keys, rewards, strict=True):
-            self.buffer.note(key, fresh)
+        for key, fresh, drew, own in zip(keys, rewards, behaviour, proposal, strict=True):
+            if torch.equal(drew, own):  # what a hint earned says nothing of the policy
+                self.buffer.note(key, fresh)
         parts = (behaviour.clone(), action.float().cpu().clone(), rewards, proposal.clone())
         drawn = zip(keys, *parts, strict=True)
         self.buffer.add([(key, Memory(step, self.policy.kappa, *rest)) for key, *rest in drawn])
@@ -313,7 +315,8 @@ class PolicyTask:
         """Clipped surrogate - entropy + KL terms + supervised anchor, and diagnostics.
 
         `maps` are the network's; `logits` (B, S, H, T) has a mask for each source, of which the
-        first is the policy's target. `action` is None where nothing was drawn.
+        first is the policy's target. `action` is None where nothing was drawn, `old_log_prob` where
+        the policy has not moved since.
         """
         options = self.options
         explore = self.explore.of(self.model, maps, batch.query[:, 0])
@@ -321,6 +324,8 @@ class PolicyTask:
         loss, values = logits.new_zeros(()), {}
         if action is not None:
             log_prob = self.policy.log_prob(proposal, action)
+            if old_log_prob is None:
+                old_log_prob = log_prob.detach()
             if options.hint:  # what a better policy drew may be far from this one
                 log_prob = log_prob.minimum(old_log_prob + math.log(RATIO_CAP))
             loss, values = clipped_surrogate(

@@ -118,4 +118,5 @@ def prepare(
         device,
         {"similarity": semantic, "held_out": held_out},
     )
+    encoder = encoder.folded()
     return TrainingSetup(device, sampler, queries, validation, encoder, exp / "encoder")

@@ -78,3 +78,14 @@ def test_curves_count_masks_and_average_runs(tmp_path):
     }
     figures.save(ablation.draw_trade(points), tmp_path / "trade.png")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("curves.png", "trade.png"))
+
+
+def test_sample_efficiency_counts_masks_until_the_end_of_base():
+    steps = [0, 32, 64]
+    curves = {
+        "held_out": {"base": (steps, [0.1, 0.2, 0.3]), "fast": (steps, [0.1, 0.4, 0.2])},
+        "si_sdri": {"base": (steps, [1.0, 3.0, 2.0]), "fast": (steps, [1.0, 1.5, 1.9])},
+    }
+    lines = ablation.efficiency_table(curves).splitlines()
+    assert lines[0] == "| row | masks to base's held_out | masks to base's si_sdri |"
+    assert lines[2:] == ["| base | 64 | 32 |", "| fast | 32 | above 64 |"]

@@ -46,6 +46,39 @@ def test_sampled_masks_neither_leak_nor_suppress_on_average():
         assert masks[..., 0, 0].mean().item() == pytest.approx(proposal[0, 0, 0].item(), rel=0.03)
 
 
+def test_tile_densities_give_the_gradient_of_the_expected_reward_by_brute_force():
+    # two tiles of two bins; E[R] as a sum over a grid of both actions, R = mask share of two bins
+    policy, explore, points = BetaPolicy(9.0), TileExploration((1, 2)), 200
+    weight = torch.tensor([[[1.0, 3.0, 2.0, 2.0]]]).double()
+    start = torch.tensor([[[0.3, -0.5, 1.0, 0.2]]]).double()
+    one = (torch.arange(points).double() + 0.5) / points
+    action = torch.cartesian_prod(one, one)[None, :, None]  # (1, G, 1, 2)
+    mean = policy.mean(explore.proposal(start, weight))
+    masks = explore.masks(start, mean, action)
+    reward = masks[..., 0] * masks[..., 3]  # (1, G, 1)
+
+    def log_prob(logits):
+        return policy.log_prob(explore.proposal(logits, weight), action).sum((-2, -1))
+
+    def expected(logits):
+        return float((log_prob(logits).exp() * reward[..., 0]).sum() / points**2)
+
+    logits = start.clone().requires_grad_()
+    density = log_prob(logits)
+    assert float(density.detach().exp().sum()) / points**2 == pytest.approx(1, abs=1e-4)
+    score = (density.detach().exp() * density * reward[..., 0]).sum() / points**2
+    (found,) = torch.autograd.grad(score, logits)
+    for k in range(4):
+        step = torch.zeros_like(start)
+        step[..., k] = 1e-4
+        slope = (expected(start + step) - expected(start - step)) / 2e-4
+        assert float(found[..., k]) == pytest.approx(slope, rel=1e-4)
+    drawn = explore.draw(policy, explore.proposal(start, weight).float().repeat(2_000, 1, 1), 8)
+    low = (drawn.flatten(0, 1) < 0.5).all(-1).float().mean()  # both tiles below a half
+    below = (density.detach().exp() * (action < 0.5).all(-1)[..., 0]).sum() / points**2
+    assert float(low) == pytest.approx(float(below), abs=0.02)
+
+
 def test_a_mask_that_tiles_do_not_fit_is_refused():
     with pytest.raises(ValueError, match="multiple"):
         TileExploration((8, 8)).proposal(torch.zeros(1, 12, 16), torch.ones(1, 12, 16))

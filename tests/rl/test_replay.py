@@ -113,6 +113,8 @@ def test_a_mixture_that_stays_hard_is_shown_the_way(parts):
     options = {"replay": 1.0, "replay_pool": 1, "replay_kl": 9.0, "lr": 1e-4, "kappa": 40.0}
     task = make(copy.deepcopy(parts), BinExploration(), **MIXTURE_GROUP | options, hint=0.5)
     rows = [task.train_step(step, 0.5) for step in range(5)]
+    noted = sum(len(rewards) for rewards in task.buffer.rewards.values())
+    assert noted == 4 * (5 * 4 - round(4 * sum(row["hinted"] for row in rows)))  # the policy's own
     assert [row["hinted"] for row in rows[:3]] == [0, 0, 0]
     share = rows[4]["hinted"]
     assert 0 < share < 1  # of every batch two in five keys are hard

@@ -148,7 +148,7 @@ def test_waveforms_are_embedded_a_few_at_a_time():
 
     reward = Similarity(counted)
     whole = reward(rollout(*[LOW, HIGH] * 4))
-    reward.at_once = 3
+    reward.at_once_cpu = 3
     torch.testing.assert_close(reward(rollout(*[LOW, HIGH] * 4)), whole)
     assert counts == [8, 3, 3, 2]
 

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 
+from sep.rl import task as task_module
 from sep.rl.explore import BinExploration, TileExploration
 from sep.rl.options import PolicyOptions
+from sep.rl.ppo import clipped_surrogate
 from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
 from sep.rl.task import PolicyTask
 from sep.train.log import read_log
@@ -51,6 +53,20 @@ def test_four_updates_a_rollout_make_it_act(parts):
     assert values["kl_old"] > 1e-6
 
 
+@pytest.mark.parametrize("explore", [BinExploration(), TileExploration((8, 4))])
+def test_the_first_update_sees_the_policy_that_drew_to_the_bit(parts, explore, monkeypatch):
+    seen = []
+
+    def kept(log_prob, old_log_prob, *rest):
+        seen.append((log_prob.detach().clone(), old_log_prob.clone()))
+        return clipped_surrogate(log_prob, old_log_prob, *rest)
+
+    monkeypatch.setattr(task_module, "clipped_surrogate", kept)
+    make(parts, explore, inner_epochs=2, lr=1e-2, **MIXTURE_GROUP).train_step(0, 0.5)
+    (now, then), (later, still) = seen
+    assert torch.equal(now, then) and torch.equal(then, still) and not torch.equal(later, then)
+
+
 def test_every_diagnostic_is_logged(parts):
     windows = Similarity(embed, window_s=0.128, hop_s=0.064)
     teacher = copy.deepcopy(parts[0]).eval()
@@ -90,8 +106,14 @@ def _losses(parts, **options):
 
 def test_mechanisms_that_are_off_change_nothing_and_on_change_the_run(parts):
     plain = _losses(parts)
-    off = {"tas": "off", "tas_strength": 9.0, "kappa_end": None, "entropy_target": None}
-    assert _losses(parts, **off) == plain
+    for off in (
+        {"tas": "off", "tas_strength": 9.0, "tas_normalise": True},
+        {"kappa_end": None, "entropy_target": None, "ema_decay": 0.1},
+        {"replay": 0.0, "replay_pool": 1, "replay_masks": 9, "replay_kl": 9.0, "hint": 0.0},
+        {"pathwise": 0.0, "direct": 0.0, "windowed": 0.0, "kl_teacher": 0.0},
+        {"anchor": 0.0, "anchor_steps": 0, "target": "binary", "si_sdr": 3.0},
+    ):
+        assert _losses(parts, **off) == plain
     assert _losses(parts, tas="event", tas_strength=0.0) == pytest.approx(plain, abs=1e-6)
     for on in (
         {"tas": "u"}, {"tas": "event"}, {"ratio": "frame"}, {"kappa_end": 40.0},

@@ -1,12 +1,11 @@
 """Two processes on the CPU: gradients are averaged and everyone stops together."""
 
 import copy
-import os
-import socket
 
 import torch
 import torch.multiprocessing as mp
 from experiment import build_parts
+from processes import free_port, join
 from torch import nn
 
 from sep import hub
@@ -21,21 +20,6 @@ from sep.train.heatmap import PriorLoss
 from sep.train.log import read_log
 from sep.train.loop import run
 from sep.train.supervised import SupervisedTask
-
-
-def join(rank: int, port: int) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    distributed.start(torch.device("cpu"))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def work(rank: int, port: int, out) -> None:
