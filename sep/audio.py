@@ -437,6 +437,9 @@ def _open(path: str | Path) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(_native(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs more arguments
+        if "SF_INFO" in _reason(error):  # libsndfile's word for a 0 in the header
+            fault = "says its sample rate or its number of channels is 0"
+            raise AudioFileError(f"{path}: {fault}; make the file again") from None
         raise AudioFileError(
             f"{path}: not a readable recording ({_reason(error)}); convert it to WAV or FLAC"
         ) from None

@@ -144,7 +144,7 @@ def picture(path: str | Path, at_s: float = 0.0) -> "Image.Image":
     except AudioFileError as error:
         raise AudioFileError(f"{path}: {error}") from None
     if done.returncode or not done.stdout:
-        raise AudioFileError(f"{path}: no picture at {at_s:g} s; give a time inside the video")
+        raise AudioFileError(f"{path}: no picture at {at_s:g} s; give a video and a time in it")
     return Image.open(io.BytesIO(done.stdout))
 
 

@@ -101,7 +101,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{folder}: no model here (config.json is missing)") from None
+        raise ModelError(
+            f"{folder}: no model here (config.json is missing); name a model folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):

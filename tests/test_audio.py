@@ -137,7 +137,7 @@ def broken_files(folder):
         "zero.wav": "is empty",
         "data.raw": "not a readable recording",
         "nan.wav": "NaN or infinite",
-        "rate0.wav": "not a readable recording|0 Hz",
+        "rate0.wav": "says its sample rate or its number of channels is 0",
         ".": "is a folder",
     }
 
