@@ -69,7 +69,7 @@ class Separator:
             context=CONTEXT_FRAMES * hop,
             overlap=OVERLAP,
             align=hop * 2**model.levels,
-            batch=4 if self.device.type == "cuda" else 1,
+            batch=None,
         )
         if self.chunking.align % hop:
             raise SepError(f"chunks must start at multiples of the hop: align={hop} or a multiple")

@@ -131,19 +131,21 @@ def test_segment_is_halved_when_memory_runs_out(length):
     assert [start for start, _ in adder.seams] == list(fits.starts(length))
 
 
-def test_the_batch_is_halved_before_the_segment_and_its_context_where_it_is_most_of_it():
-    told = []
+def test_the_batch_is_halved_before_the_segment_and_said_once_when_there_is_room():
+    told, sizes = [], []
     wave = torch.ones(1000)
-    adder = OverlapAdd(
-        with_room_for(30), Chunking(segment=100, context=20, batch=2), smaller=told.append
-    )
-    with pytest.warns(UserWarning):
+    room = with_room_for(30)
+
+    def narrow(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.shape)
+        return room(x)
+
+    adder = OverlapAdd(narrow, Chunking(segment=100, context=20, batch=2), smaller=told.append)
+    with pytest.warns(UserWarning, match="going on with segments of 25 samples") as said:
         overlap_add(adder, wave)
-    assert [(c.batch, c.segment, c.context) for c in told] == [
-        (1, 100, 20),
-        (1, 50, 10),
-        (1, 25, 5),
-    ]
+    assert sizes[:4] == [(2, 100), (1, 100), (1, 50), (1, 25)] and len(said) == 1
+    # where the context is more than a quarter of a segment it is halved, too
+    assert [(c.batch, c.segment, c.context) for c in told] == [(1, 25, 5)]
 
 
 @pytest.mark.parametrize("align", [1, 8])
@@ -165,7 +167,7 @@ def test_memory_that_runs_out_half_way_leaves_no_gap(align):
 
 
 def test_no_room_for_the_shortest_segment_is_an_error_that_names_the_way_out():
-    with pytest.raises(SepError, match=r"no room .* --device cpu"), pytest.warns(UserWarning):
+    with pytest.raises(SepError, match=r"no room .* --device cpu"):
         overlap_add(OverlapAdd(with_room_for(0), Chunking(segment=64, context=16)), torch.ones(500))
 
 
@@ -191,6 +193,12 @@ def test_blocks_of_any_size_give_what_the_whole_gives(size):
 def test_impossible_overlap_is_refused_with_the_reason(overlap):
     with pytest.raises(SepError, match=r"never reach the end; use"):
         Chunking(segment=100, context=10, overlap=overlap)
+
+
+@pytest.mark.parametrize("odd", [{"batch": 0}, {"align": 0}])
+def test_impossible_numbers_are_refused(odd):
+    with pytest.raises(SepError, match="at least 1"):
+        Chunking(segment=100, context=10, **odd)
 
 
 def test_segment_without_room_to_move_is_refused():
