@@ -75,6 +75,24 @@ class Chunking:
         return replace(self, segment=segment, context=context)
 
 
+def live(lag: int, hop: int, align: int) -> Chunking:
+    """Cuts whose results leave less than `lag` samples after what they are of has come.
+
+    Half of the lag is the stride; context has the rest but a short cross-fade. Where the stride
+    is shorter than `align`, starts are at finer multiples of the hop.
+
+    Raises:
+        SepError: a lag of less than 16 hops.
+    """
+    if lag < 16 * hop:
+        raise SepError(f"a lag of {lag} samples is too short; give at least {16 * hop}")
+    while align > lag // 2:
+        align //= 2
+    stride, shared = lag // 2 // align * align, min(8 * hop, align)
+    context = lag - stride - shared
+    return Chunking(stride + shared - 1 + 2 * context, context, 0.0, align)
+
+
 class OverlapAdd:
     """Applies a function to a waveform that arrives in blocks; memory does not grow with it.
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from encoders.base import Encoder, EncoderError
 from encoders.texts import TextCache
 from sep import audio as recording
 from sep import hub
-from sep.chunk import Chunking, OverlapAdd, overlap_add
+from sep.chunk import Chunking, OverlapAdd, live, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, OptionError, QueryError, SepError
 from sep.masking import Masking, sharpness_series
@@ -30,6 +31,7 @@ SEGMENT_FRAMES = 2048  # 33 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 384  # what is further away changes a target by less than -60 dB, bfloat16 or not
 OVERLAP = 0.05
 FILE_BLOCK = 2**17  # samples a channel read at once
+LAG_S = 4.5  # of a stream; shorter ones cost signal
 Query = str | Mapping[str, Any] | Tensor  # a text, arguments of `query`, or what it returns
 
 
@@ -386,11 +388,12 @@ class Separator:
         query: Tensor,
         sharpness: float = 1.0,
         peak: float = 1.0,
+        lag_s: float = LAG_S,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Separate sound while it arrives: an iterator of target and residual, both (C, m).
 
-        What comes out is behind by one segment of `chunking`, 33 s unless told otherwise; the parts
-        add up to what came in, in order, and memory does not grow.
+        A pair comes out for every block, in order, once `lag_s` and one block more have come in
+        after it; the parts add up to it, and memory does not grow.
 
         Args:
             blocks: floating-point samples (C, n) or (n,), all with the same C.
@@ -399,16 +402,25 @@ class Separator:
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             peak: largest magnitude to come; the parts are rounded to 24 bits below it, so that
                 they add up exactly.
+            lag_s: how far what comes out is behind, from 0.26 s.
 
         Raises:
             AudioFileError: samples that cannot be used.
+            SepError: a lag that is too short.
         """
+        own, hop = self.model.sample_rate, self.model.spectrogram.hop
+        chunking = live(round(lag_s * own), hop, hop * 2**self.model.levels)
         scan = Scan()
         scan.peak = peak
         waves = (load(block, sample_rate)[0].float() for block in blocks)
+        if (first := next(waves, None)) is None:
+            return
+        before = torch.zeros(len(first), round(chunking.context * sample_rate / own))
         masking = Masking(self.model, query[None], [sharpness])
-        adder = self._adder(masking)
-        for mixture, parts in separated(waves, sample_rate, masking, adder, scan):
+        adder = OverlapAdd(masking, chunking, self.device, masking.whole)
+        pairs = separated(chain([before, first], waves), sample_rate, masking, adder, scan)
+        next(pairs)  # what comes of the silence before, a context that the first segment has, too
+        for mixture, parts in pairs:
             yield parts[0], mixture - parts[0]
 
     @torch.no_grad()

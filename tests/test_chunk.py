@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sep.chunk import Chunking, OverlapAdd, overlap_add
+from sep.chunk import Chunking, OverlapAdd, live, overlap_add
 from sep.errors import SepError
 from sep.spectrogram import Spectrogram
 
@@ -187,6 +187,18 @@ def test_blocks_of_any_size_give_what_the_whole_gives(size):
     assert most <= 3 * 100 + size
     parts = [part for part in parts if part.shape[-1]]
     torch.testing.assert_close(torch.cat(parts, -1), whole)
+
+
+def test_cuts_for_a_lag_are_those_counted_by_hand():
+    # Half of 1000 has room for one of 320, not of 640; 80 are cross-faded, 600 are context.
+    cuts = live(1000, hop=10, align=640)
+    assert (cuts.stride, cuts.context, cuts.align, cuts.shared) == (320, 600, 320, 79)
+    assert cuts.segment - cuts.context == 999
+    for lag in range(160, 3000, 7):
+        cuts = live(lag, hop=10, align=640)
+        assert cuts.segment - cuts.context < lag and cuts.align % 10 == 0 <= cuts.context
+    with pytest.raises(SepError, match="lag of 159 samples is too short; give at least 160"):
+        live(159, hop=10, align=640)
 
 
 @pytest.mark.parametrize("overlap", [1.0, 1.5, -0.1])
