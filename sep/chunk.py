@@ -78,18 +78,20 @@ class Chunking:
 def live(lag: int, hop: int, align: int) -> Chunking:
     """Cuts whose results leave less than `lag` samples after what they are of has come.
 
-    Half of the lag is the stride; context has the rest but a short cross-fade. Where the stride
-    is shorter than `align`, starts are at finer multiples of the hop.
+    About half of the lag is the stride, the rest context and a short cross-fade. Stride and context
+    are multiples of `align`, or of a half, a quarter and so on of it where the lag is too short.
 
     Raises:
         SepError: a lag of less than 16 hops.
     """
     if lag < 16 * hop:
         raise SepError(f"a lag of {lag} samples is too short; give at least {16 * hop}")
-    while align > lag // 2:
+    while 2 * align + min(8 * hop, align) > lag:
         align //= 2
-    stride, shared = lag // 2 // align * align, min(8 * hop, align)
-    context = lag - stride - shared
+    shared = min(8 * hop, align)
+    room = lag - shared
+    stride = room // 2 // align * align
+    context = (room - stride) // align * align
     return Chunking(stride + shared - 1 + 2 * context, context, 0.0, align)
 
 

@@ -31,7 +31,7 @@ SEGMENT_FRAMES = 2048  # 33 s at 16 kHz and a hop of 256
 CONTEXT_FRAMES = 384  # what is further away changes a target by less than -60 dB, bfloat16 or not
 OVERLAP = 0.05
 FILE_BLOCK = 2**17  # samples a channel read at once
-LAG_S = 4.5  # of a stream; shorter ones cost signal
+LAG_S = 4.3  # of a stream; shorter ones cost signal
 Query = str | Mapping[str, Any] | Tensor  # a text, arguments of `query`, or what it returns
 
 

@@ -190,13 +190,16 @@ def test_blocks_of_any_size_give_what_the_whole_gives(size):
 
 
 def test_cuts_for_a_lag_are_those_counted_by_hand():
-    # Half of 1000 has room for one of 320, not of 640; 80 are cross-faded, 600 are context.
-    cuts = live(1000, hop=10, align=640)
-    assert (cuts.stride, cuts.context, cuts.align, cuts.shared) == (320, 600, 320, 79)
-    assert cuts.segment - cuts.context == 999
+    # Of 1000, 80 are cross-faded; the rest has room for 320 twice, not for 640: one is stride, one
+    # context. Of 1400, 1320 are 640 twice.
+    for lag, size in ((1000, 320), (1400, 640)):
+        cuts = live(lag, hop=10, align=640)
+        assert (cuts.stride, cuts.context, cuts.align, cuts.shared) == (size, size, size, 79)
+        assert cuts.segment == 79 + 3 * size
     for lag in range(160, 3000, 7):
         cuts = live(lag, hop=10, align=640)
-        assert cuts.segment - cuts.context < lag and cuts.align % 10 == 0 <= cuts.context
+        assert cuts.segment - cuts.context < lag and cuts.context >= cuts.stride
+        assert cuts.align % 10 == cuts.context % cuts.align == cuts.stride % cuts.align == 0
     with pytest.raises(SepError, match="lag of 159 samples is too short; give at least 160"):
         live(159, hop=10, align=640)
 

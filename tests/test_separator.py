@@ -290,9 +290,9 @@ def test_a_stream_adds_up_and_does_not_depend_on_the_size_of_its_blocks(separato
         list(separator.stream([noise(2, 100), noise(1, 100)], 24_000, query=query))
 
 
-@pytest.mark.parametrize("lag_s", [0.3, 1.0, 4.5])
+@pytest.mark.parametrize("lag_s", [0.3, 4.3])
 def test_a_stream_is_never_farther_behind_than_it_says(separator, query, lag_s):
-    blocks, came, given = noise(1, 24_000 * 12).split(2_400, -1), [], 0
+    blocks, came, given = noise(1, 24_000 * 9).split(2_400, -1), [], 0
 
     def arriving():
         for block in blocks:
@@ -303,7 +303,7 @@ def test_a_stream_is_never_farther_behind_than_it_says(separator, query, lag_s):
         behind = (sum(came) - given) / 24_000
         assert behind < lag_s + 0.35 or len(came) == len(blocks)  # two blocks, two resamplers
         given += target.shape[-1]
-    assert given == 24_000 * 12
+    assert given == 24_000 * 9
     with pytest.raises(SepError, match="lag of 1600 samples is too short; give at least 4096"):
         next(separator.stream(blocks, 24_000, query=query, lag_s=0.1))
 
