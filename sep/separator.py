@@ -348,8 +348,9 @@ class Separator:
         energy = torch.zeros(1 + len(vectors), dtype=torch.float64)
         with ExitStack() as stack:
             writers = [
-                name
-                and stack.enter_context(
+                None
+                if name is None
+                else stack.enter_context(
                     recording.Writer(name, head.sample_rate, head.channels, subtype, scan.frames)
                 )
                 for name in names
@@ -364,8 +365,9 @@ class Separator:
                 done += mixture.shape[-1]
                 if progress:
                     progress(done, scan.frames)
-            for writer in filter(None, writers):
-                writer.finish()
+            for writer in writers:
+                if writer:
+                    writer.finish()
         levels = (energy[1:] / energy[0]).tolist() if energy[0] else [0.0] * len(vectors)
         return FileSplit(
             sample_rate=head.sample_rate,
