@@ -3,6 +3,7 @@
 Shapes: B batch, N samples, H mel bin, T frame, W windows of all clips together.
 """
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MEAN = (0.5, 0.5, 0.5)  # what EfficientNet-Lite was trained with
 STD = (0.5, 0.5, 0.5)
+PIXEL_LIMIT = 50_000_000  # of a picture; beyond it takes gigabytes
 
 
 class LogMel(nn.Module):
@@ -149,14 +151,25 @@ def open_image(item: Any) -> "Image.Image":
         picture = item
     elif isinstance(item, (str, Path)):
         try:
-            with Image.open(item) as file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                file = Image.open(item)
+            with file:
+                if file.width * file.height > PIXEL_LIMIT:
+                    raise Image.DecompressionBombError
                 file.load()
                 picture = file
         except FileNotFoundError:
-            raise EncoderError(f"{item}: there is no such image file") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise EncoderError(f"{item}: no such image file; check the name") from None
+        except Image.DecompressionBombError:
             raise EncoderError(
-                f"{item} cannot be read as an image ({type(error).__name__}); give a PNG or JPEG"
+                f"{item} has more than {PIXEL_LIMIT // 10**6} million pixels; "
+                "make the picture smaller"
+            ) from None
+        except (OSError, ValueError, SyntaxError) as error:
+            reason = getattr(error, "strerror", None) or "damaged, or no picture"
+            raise EncoderError(
+                f"{item} cannot be read as an image ({reason}); give a PNG or JPEG"
             ) from None
     else:
         raise EncoderError(f"an image is a path, a PIL image or a tensor; got {type(item)}")

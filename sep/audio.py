@@ -3,6 +3,8 @@
 import errno
 import math
 import os
+import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +42,8 @@ LARGEST = 1e12  # magnitude of samples; beyond, spectra overflow
 CLIP_RULES = ("none", "clamp", "rescale")
 LONGEST_BYTES = 0xF000_0000  # of samples; the sizes of WAV, AIFF and AU have 32 bits
 SUBTYPE_BYTES = {"FLOAT": 4, "DOUBLE": 8, **{name: n // 8 for name, n in INTEGER_BITS.items()}}
+NOTICED_S = 0.1  # shorter gaps are the rounding of lossy formats
+CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be \d+\)", re.MULTILINE)  # of libsndfile's log
 LIBSNDFILE_SYSTEM = 2  # its code for faults of the system, such as a full disk
 UNFIT = "this format cannot hold its rate or channels; use --format wav"
 
@@ -433,6 +437,9 @@ def _open(path: str | Path) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(_native(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs more arguments
+        if "SF_INFO" in _reason(error):  # libsndfile's word for a 0 in the header
+            fault = "says its sample rate or its number of channels is 0"
+            raise AudioFileError(f"{path}: {fault}; make the file again") from None
         raise AudioFileError(
             f"{path}: not a readable recording ({_reason(error)}); convert it to WAV or FLAC"
         ) from None
@@ -443,11 +450,31 @@ def _samples(path: str | Path, start: int, count: int, size: int) -> Iterator[np
     with _open(path) as file:
         try:
             file.seek(start)
-            yield from file.blocks(size, frames=count, dtype="float32", always_2d=True)
+            file.seekable = lambda: False  # else read() seeks each time, and MP3 loses its place
+            left = count
+            while left > 0 and len(block := file.read(min(size, left), "float32", always_2d=True)):
+                yield block
+                left -= len(block)
+            missing = max(left, _promised(file) - file.frames)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioFileError(
                 f"{path}: damaged ({_reason(error)}); make the file again"
             ) from None
+    if missing > NOTICED_S * file.samplerate:
+        warnings.warn(
+            f"{path}: ends {missing / file.samplerate:.1f} s before its header says, and what is "
+            "there is used; copy the file again for the rest",
+            stacklevel=1,  # here, so that it is said once however often the file is read
+        )
+
+
+def _promised(file: soundfile.SoundFile) -> int:
+    """Frames that the header of a WAV file names; 0 where it leaves that open."""
+    said = CUT_WAV.search(file.extra_info)
+    size = int(said[1]) if said else 0
+    streamed = size > LONGEST_BYTES or size == 0x7FFF_FFFF  # a writer that could not go back
+    width = SUBTYPE_BYTES.get(file.subtype, 0) * file.channels
+    return size // width if width and not streamed else 0
 
 
 def _deepest_subtype(container: str) -> str:

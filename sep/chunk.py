@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sep.device import out_of_memory, with_room
 from sep.errors import SepError
 
 
@@ -21,7 +22,7 @@ class Chunking:
             again; the two are cross-faded there.
         align: segments start at multiples of this. The hop of an STFT times the time stride of
             the network behind it makes a segment see the grid that the whole recording has.
-        batch: segments in one call of the function.
+        batch: segments in one call of the function; None for as many as the device has room for.
 
     Raises:
         SepError: an overlap outside [0, 1), or a segment too short to move on.
@@ -31,7 +32,7 @@ class Chunking:
     context: int
     overlap: float = 0.1
     align: int = 1
-    batch: int = 1
+    batch: int | None = 1
 
     def __post_init__(self):
         if not 0 <= self.overlap < 1:
@@ -39,7 +40,7 @@ class Chunking:
                 f"overlap {self.overlap:g} is not in [0, 1): at 1 or more the next segment would "
                 "start where the last one did and never reach the end; use for example 0.1"
             )
-        if self.batch < 1 or self.align < 1 or self.context < 0:
+        if min(self.align, 1 if self.batch is None else self.batch) < 1 or self.context < 0:
             raise SepError("batch and align must be at least 1 and context at least 0")
         if self.stride < 1:
             raise SepError(
@@ -74,12 +75,32 @@ class Chunking:
         return replace(self, segment=segment, context=context)
 
 
+def live(lag: int, hop: int, align: int) -> Chunking:
+    """Cuts whose results leave less than `lag` samples after what they are of has come.
+
+    About half of the lag is the stride, the rest context and a short cross-fade. Stride and context
+    are multiples of `align`, or of a half, a quarter and so on of it where the lag is too short.
+
+    Raises:
+        SepError: a lag of less than 16 hops.
+    """
+    if lag < 16 * hop:
+        raise SepError(f"a lag of {lag} samples is too short; give at least {16 * hop}")
+    while 2 * align + min(8 * hop, align) > lag:
+        align //= 2
+    shared = min(8 * hop, align)
+    room = lag - shared
+    stride = room // 2 // align * align
+    context = (room - stride) // align * align
+    return Chunking(stride + shared - 1 + 2 * context, context, 0.0, align)
+
+
 class OverlapAdd:
     """Applies a function to a waveform that arrives in blocks; memory does not grow with it.
 
     A segment is cut when what follows it has begun to arrive, so that the last one is known as
-    such. A waveform no longer than a segment goes through in one piece. Where the device runs out
-    of memory the batch is halved, and after that the segment, with a warning.
+    such. A waveform no longer than a segment goes through in one piece. Where memory runs out the
+    batch is halved, and after that the segment, until there is room; one warning says so.
 
     Args:
         function: (B, ..., n) to (B, ..., n), called with consecutive segments in order; what
@@ -87,7 +108,7 @@ class OverlapAdd:
         chunking: how to cut.
         device: where the function gets its segments.
         whole: applied in place of `function` to a waveform that goes through in one piece.
-        smaller: called with the chunking that is gone on with when memory ran out.
+        smaller: called with the chunking that there was room for when memory ran out.
 
     Attributes:
         chunking: how it is cut now.
@@ -103,11 +124,12 @@ class OverlapAdd:
         whole: Callable[[Tensor], Tensor] | None = None,
         smaller: Callable[[Chunking], None] | None = None,
     ):
-        self.function, self.chunking, self.device = function, chunking, device
+        self.function, self.chunking, self.device = function, chunking, torch.device(device)
         self.whole, self.smaller = whole or function, smaller
         self.start = 0  # of the next segment, in samples from the beginning; waiting begins there
         self.given = 0  # samples that have left, where total and weights begin
         self.seams: list[tuple[int, int]] = []
+        self.short = False  # of memory, since the last call of the function that went well
         self.waiting: Tensor | None = None
         self.total: Tensor | None = None
         self.weights = torch.zeros(0)
@@ -115,11 +137,12 @@ class OverlapAdd:
     def push(self, wave: Tensor) -> Tensor:
         """Take samples (..., n) on the CPU; returns those that are finished, (..., m), m may be 0.
 
-        They leave in batches: nothing is computed before `chunking.batch` segments are there.
+        They leave in batches: nothing is computed before `chunking.batch` segments are there, the
+        first of them where that is still to be found out.
         """
         self.waiting = wave if self.waiting is None else torch.cat([self.waiting, wave], -1)
         parts = []
-        while self._ready() >= self.chunking.batch:
+        while self._ready() >= (self.chunking.batch or 1):
             parts.append(self._advance())
         return self._joined(parts)
 
@@ -138,7 +161,7 @@ class OverlapAdd:
     def _advance(self) -> Tensor:
         """Compute one batch of whole segments, and give what no later one adds to."""
         size, stride = self.chunking.segment, self.chunking.stride
-        count = min(self._ready(), self.chunking.batch)
+        count = min(self._ready(), self.chunking.batch or 1)
         segments = [self.waiting[..., k * stride : k * stride + size] for k in range(count)]
         results = self._apply(self.function, torch.stack(segments))
         if results is None:
@@ -159,20 +182,42 @@ class OverlapAdd:
 
     def _apply(self, function: Callable[[Tensor], Tensor], segments: Tensor) -> Tensor | None:
         """Results of segments; None where there was no room, and from now on they are smaller."""
-        try:
+
+        def work() -> Tensor:
             return function(segments.to(self.device)).cpu()
-        except torch.OutOfMemoryError:
-            pass  # and let go of what the error holds before the next attempt
+
+        results = None
+        try:
+            if self.chunking.batch or segments.shape[-1] < self.chunking.segment:
+                results = work()
+            else:
+                results, batch = with_room(work, self.device)
+                self.chunking = replace(self.chunking, batch=batch)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        if results is None:  # and what the error held is free again
+            self._shrink(segments)
+        elif self.short:
+            self._say()
+        return results
+
+    def _shrink(self, segments: Tensor) -> None:
+        self.short = True
         if len(segments) > 1:
             self.chunking = replace(self.chunking, batch=len(segments) // 2)
-            kept = f"{self.chunking.batch} segments at once"
         else:
             self._halve(segments.shape[-1])
-            kept = f"segments of {self.chunking.segment} samples"
-        warnings.warn(f"out of memory: going on with {kept}", stacklevel=5)
+
+    def _say(self) -> None:
+        """Tell what there was room for."""
+        chunking, self.short = self.chunking, False
+        kept = f"segments of {chunking.segment} samples"
+        if (chunking.batch or 1) > 1:
+            kept += f", {chunking.batch} at once"
+        warnings.warn(f"out of memory: going on with {kept}", stacklevel=6)
         if self.smaller:
-            self.smaller(self.chunking)
-        return None
+            self.smaller(chunking)
 
     def _halve(self, length: int) -> None:
         """Go on with segments of half the length, shorter than `length` in any case."""
@@ -182,7 +227,8 @@ class OverlapAdd:
                 smaller = smaller.halved()
             except SepError:
                 raise SepError(
-                    f"the device has no room for a segment of {length} samples; use --device cpu"
+                    f"memory has no room for a segment of {length} samples; make some, "
+                    "or use --device cpu"
                 ) from None
         if self.start:  # what has left already is context enough
             skip = (self.chunking.context - smaller.context) // smaller.align * smaller.align
@@ -242,7 +288,7 @@ def overlap_add(
         (..., N) on the CPU, float32.
     """
     length, chunking = wave.shape[-1], adder.chunking
-    step = chunking.stride * chunking.batch
+    step = chunking.stride * (chunking.batch or 1)
     result: Tensor | None = None
     cuts = [*range(chunking.segment + step, length, step), length]
     for begin, stop in zip([0, *cuts[:-1]], cuts, strict=True):

@@ -48,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        from sep.device import NO_ROOM, out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        print(f"error: {NO_ROOM}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; finished files are complete and kept", file=sys.stderr)
         return 130

@@ -35,7 +35,19 @@ def claims(path: str | Path) -> bool:
         return True
     with open(path, "rb") as file:
         start = file.read(12)
-    return start[4:8] == b"ftyp" or start[:4] == b"\x1aE\xdf\xa3"
+        if start[4:8] == b"ftyp" or start[:4] == b"\x1aE\xdf\xa3":
+            return True
+        return _uncounted_mp3(start, file) and _found() is not None
+
+
+def _uncounted_mp3(start: bytes, file: IO[bytes]) -> bool:
+    """Whether an MP3 does not say how long it is; libsndfile would guess, and cut off the rest."""
+    tag = start[:3] == b"ID3" and len(start) == 12
+    place = 10 + int("".join(f"{byte & 127:07b}" for byte in start[6:10]), 2) if tag else 0
+    file.seek(place)
+    frame = file.read(256)
+    mpeg = frame[:1] == b"\xff" and frame[1:2] >= b"\xe0" and frame[1:2] != b"\xff"
+    return mpeg and not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def ffmpeg() -> str:
@@ -44,6 +56,12 @@ def ffmpeg() -> str:
     Raises:
         AudioFileError: there is none.
     """
+    if found := _found():
+        return found
+    raise AudioFileError(f"ffmpeg is needed to read this kind of file; {INSTALL}")
+
+
+def _found() -> str | None:
     if found := which("ffmpeg"):
         return found
     try:
@@ -51,7 +69,7 @@ def ffmpeg() -> str:
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):
-        raise AudioFileError(f"ffmpeg is needed to read this kind of file; {INSTALL}") from None
+        return None
 
 
 def header(path: str | Path, longest_s: float | None = None) -> tuple[int, int, int]:
@@ -126,7 +144,7 @@ def picture(path: str | Path, at_s: float = 0.0) -> "Image.Image":
     except AudioFileError as error:
         raise AudioFileError(f"{path}: {error}") from None
     if done.returncode or not done.stdout:
-        raise AudioFileError(f"{path}: no picture at {at_s:g} s; give a time inside the video")
+        raise AudioFileError(f"{path}: no picture at {at_s:g} s; give a video and a time in it")
     return Image.open(io.BytesIO(done.stdout))
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,9 @@ from sep import card
 from sep.errors import ModelError
 from sep.model import QueryNet
 from sep.published import load_omnisep as load_omnisep
+
+if TYPE_CHECKING:
+    from encoders.base import Encoder
 
 FORMAT = 1
 KINDS = {  # of networks: what a model folder's config calls them
@@ -101,7 +104,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{folder}: no model here (config.json is missing)") from None
+        raise ModelError(
+            f"{folder}: no model here (config.json is missing); name a model folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
@@ -182,7 +187,7 @@ def extend(model: QueryNet, kind: str = "", **options: Any) -> QueryNet:
     return larger.to(next(model.parameters()).device).train(model.training)
 
 
-def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
+def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> "Encoder":
     """Load the query encoder of a model.
 
     It is what the folder carries in `encoder/`, or the shipped one, or, for an imported checkpoint,
@@ -203,7 +208,7 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
                 f"{folder}: takes queries by {wanted['name']}, an encoder that the toolkit does "
                 "not have; use sep.hub.from_pretrained and give its network your own embeddings"
             )
-        return encoders.get(wanted["name"], device=device)
+        return encoders.get(wanted["name"], device=str(device))
     if not path.is_dir():
         shipped = SHIPPED / str(wanted.get("name"))
         if not fingerprint or not shipped.is_dir():
@@ -215,4 +220,4 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu"):
             f"{path}: this encoder ({found}) is not the one that the separator was trained with "
             f"({fingerprint}); copy the whole model folder again"
         )
-    return encoders.load(path, device=device)
+    return encoders.load(path, device=str(device))

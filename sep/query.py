@@ -94,8 +94,7 @@ def embed_query(
         "image": partial(_image, encoder),
     }
     items = {"text": _listed(text), "audio": _listed(audio), "image": _listed(image)}
-    wanted = {kind: _each(embed[kind], items[kind]) for kind in KINDS}
-    wanted = {kind: vectors for kind, vectors in wanted.items() if vectors is not None}
+    wanted = {kind: _each(embed[kind], items[kind]) for kind in KINDS if items[kind]}
     if not wanted:
         raise QueryError("nothing to look for: give a text, audio or image query")
     shares = torch.tensor([weights.get(kind, 1.0) for kind in wanted])
@@ -111,10 +110,8 @@ def embed_query(
     return query
 
 
-def _each(embed: Callable[[Any], Tensor], items: list[Any]) -> Tensor | None:
-    """Unit vectors (Q, D) on the CPU of queries of one kind; None if there are none."""
-    if not items:
-        return None
+def _each(embed: Callable[[Any], Tensor], items: list[Any]) -> Tensor:
+    """Unit vectors (Q, D) on the CPU of queries of one kind."""
     with torch.no_grad():
         return torch.stack([embed(item).float().cpu() for item in items])
 

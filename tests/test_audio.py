@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -43,11 +44,33 @@ def test_recordings_longer_than_a_block_are_whole(tmp_path):
     assert torch.equal(part + rest, wave) and torch.equal(part, wave.flip(-1))
 
 
-def test_a_truncated_file_gives_what_is_there(tmp_path):
+def test_a_truncated_file_gives_what_is_there_and_says_what_is_missing(tmp_path):
     path = tmp_path / "x.wav"
-    audio.write(path, tone(8000, 1000), 8000, "PCM_16")
-    path.write_bytes(path.read_bytes()[:1044])
-    assert audio.read(path)[0].shape == (1, 500)
+    audio.write(path, tone(8000, 2000), 8000, "PCM_16")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1044])
+    with pytest.warns(UserWarning, match=r"x.wav: ends 0.2 s before its header says"):
+        assert audio.read(path)[0].shape == (1, 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path.write_bytes(whole)
+        assert audio.read(path)[0].shape == (1, 2000)
+        # a program that writes into a pipe cannot go back, and leaves the length open
+        path.write_bytes(whole[:40] + b"\xff" * 4 + whole[44:])
+        assert audio.read(path)[0].shape == (1, 2000)
+
+
+def test_an_mp3_is_the_same_in_blocks_and_ends_where_it_was_cut(tmp_path):
+    path = tmp_path / "x.mp3"
+    audio.write(path, torch.randn(1, 400_000, generator=torch.Generator().manual_seed(0)), 16_000)
+    whole, _ = audio.read(path)
+    assert torch.equal(torch.cat(list(audio.blocks(path, size=2**17)), -1), whole)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.warns(UserWarning, match="x.mp3: ends 1[23].. s before"):
+        cut = torch.cat(list(audio.blocks(path, size=50_000)), -1)
+    assert 190_000 < cut.shape[-1] < 210_000
+    assert torch.equal(cut[:, :190_000], whole[:, :190_000])
 
 
 def test_integer_samples_are_those_computed_by_hand(tmp_path):
@@ -114,7 +137,7 @@ def broken_files(folder):
         "zero.wav": "is empty",
         "data.raw": "not a readable recording",
         "nan.wav": "NaN or infinite",
-        "rate0.wav": "not a readable recording|0 Hz",
+        "rate0.wav": "says its sample rate or its number of channels is 0",
         ".": "is a folder",
     }
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sep.chunk import Chunking, OverlapAdd, overlap_add
+from sep.chunk import Chunking, OverlapAdd, live, overlap_add
 from sep.errors import SepError
 from sep.spectrogram import Spectrogram
 
@@ -131,19 +131,21 @@ def test_segment_is_halved_when_memory_runs_out(length):
     assert [start for start, _ in adder.seams] == list(fits.starts(length))
 
 
-def test_the_batch_is_halved_before_the_segment_and_its_context_where_it_is_most_of_it():
-    told = []
+def test_the_batch_is_halved_before_the_segment_and_said_once_when_there_is_room():
+    told, sizes = [], []
     wave = torch.ones(1000)
-    adder = OverlapAdd(
-        with_room_for(30), Chunking(segment=100, context=20, batch=2), smaller=told.append
-    )
-    with pytest.warns(UserWarning):
+    room = with_room_for(30)
+
+    def narrow(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.shape)
+        return room(x)
+
+    adder = OverlapAdd(narrow, Chunking(segment=100, context=20, batch=2), smaller=told.append)
+    with pytest.warns(UserWarning, match="going on with segments of 25 samples") as said:
         overlap_add(adder, wave)
-    assert [(c.batch, c.segment, c.context) for c in told] == [
-        (1, 100, 20),
-        (1, 50, 10),
-        (1, 25, 5),
-    ]
+    assert sizes[:4] == [(2, 100), (1, 100), (1, 50), (1, 25)] and len(said) == 1
+    # where the context is more than a quarter of a segment it is halved, too
+    assert [(c.batch, c.segment, c.context) for c in told] == [(1, 25, 5)]
 
 
 @pytest.mark.parametrize("align", [1, 8])
@@ -165,7 +167,7 @@ def test_memory_that_runs_out_half_way_leaves_no_gap(align):
 
 
 def test_no_room_for_the_shortest_segment_is_an_error_that_names_the_way_out():
-    with pytest.raises(SepError, match=r"no room .* --device cpu"), pytest.warns(UserWarning):
+    with pytest.raises(SepError, match=r"no room .* --device cpu"):
         overlap_add(OverlapAdd(with_room_for(0), Chunking(segment=64, context=16)), torch.ones(500))
 
 
@@ -187,10 +189,31 @@ def test_blocks_of_any_size_give_what_the_whole_gives(size):
     torch.testing.assert_close(torch.cat(parts, -1), whole)
 
 
+def test_cuts_for_a_lag_are_those_counted_by_hand():
+    # Of 1000, 80 are cross-faded; the rest has room for 320 twice, not for 640: one is stride, one
+    # context. Of 1400, 1320 are 640 twice.
+    for lag, size in ((1000, 320), (1400, 640)):
+        cuts = live(lag, hop=10, align=640)
+        assert (cuts.stride, cuts.context, cuts.align, cuts.shared) == (size, size, size, 79)
+        assert cuts.segment == 79 + 3 * size
+    for lag in range(160, 3000, 7):
+        cuts = live(lag, hop=10, align=640)
+        assert cuts.segment - cuts.context < lag and cuts.context >= cuts.stride
+        assert cuts.align % 10 == cuts.context % cuts.align == cuts.stride % cuts.align == 0
+    with pytest.raises(SepError, match="lag of 159 samples is too short; give at least 160"):
+        live(159, hop=10, align=640)
+
+
 @pytest.mark.parametrize("overlap", [1.0, 1.5, -0.1])
 def test_impossible_overlap_is_refused_with_the_reason(overlap):
     with pytest.raises(SepError, match=r"never reach the end; use"):
         Chunking(segment=100, context=10, overlap=overlap)
+
+
+@pytest.mark.parametrize("odd", [{"batch": 0}, {"align": 0}])
+def test_impossible_numbers_are_refused(odd):
+    with pytest.raises(SepError, match="at least 1"):
+        Chunking(segment=100, context=10, **odd)
 
 
 def test_segment_without_room_to_move_is_refused():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from sep import cli
@@ -240,6 +241,17 @@ def test_faults_of_the_system_are_one_line(make_wav, monkeypatch, capsys):
     monkeypatch.setattr("sep.hub.labels", fail)
     assert cli.main(["labels"]) == 2
     assert capsys.readouterr().err == "error: x.npz: No space left on device\n"
+
+
+def test_memory_that_runs_out_is_one_line(make_wav, monkeypatch, capsys):
+    make_wav("x.wav", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("sep.stream.Meter.push", lambda *_: torch.empty(2**60))
+        assert cli.main(["separate", "x.wav", "--text", "a bell"]) == 1
+        assert capsys.readouterr().err.startswith("error: x.wav: memory ran out; free some")
+        patch.setattr("sep.hub.from_pretrained", lambda *_: torch.empty(2**60))
+        assert cli.main(["separate", "x.wav", "--text", "a bell"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not Path("separated/x.target.wav").exists()
 
 
 def test_a_reader_that_has_gone_is_no_fault(make_wav, model_dir):

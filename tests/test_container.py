@@ -56,6 +56,15 @@ def test_lossless_sound_comes_exactly(tmp_path, make_wav):
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("coding", ["-q:a 4", "-b:a 96k"])
+def test_an_mp3_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path, coding):
+    quiet = "-f lavfi -i anoisesrc=r=44100:d=20:a=0.3,volume='if(lt(t,2),1,0.001)':eval=frame"
+    path = make(tmp_path / "x.mp3", quiet, f"-c:a libmp3lame {coding} -write_xing 0")
+    wave, rate = audio.read(path)
+    assert abs(wave.shape[-1] / rate - 20) < 0.1 and audio.info(path).frames == wave.shape[-1]
+
+
+@needs_ffmpeg
 def test_a_container_is_known_by_its_first_bytes_too(tmp_path):
     path = make(tmp_path / "x.m4a", TONE).rename(tmp_path / "x.wav")
     assert audio.info(path).channels == 2

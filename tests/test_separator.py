@@ -272,18 +272,39 @@ def test_a_file_separated_in_blocks_is_what_it_is_in_memory(
     assert made.mixture_similarity == pytest.approx(whole.mixture_similarity, abs=2e-3)
 
 
-def test_a_stream_adds_up_whatever_the_size_of_its_blocks(short_cuts, query):
-    mixture = noise(2, 300_000)
-    whole = short_cuts.separate(mixture, 24_000, query=query)
+def test_a_stream_adds_up_and_does_not_depend_on_the_size_of_its_blocks(separator, query):
+    mixture, found = noise(2, 300_000), []
     for size in (1_000, 77_777):
-        parts = list(short_cuts.stream(mixture.split(size, -1), 24_000, query=query))
+        parts = list(separator.stream(mixture.split(size, -1), 24_000, query=query))
         target, residual = (torch.cat(waves, -1) for waves in zip(*parts, strict=True))
         torch.testing.assert_close(target + residual, mixture, atol=1e-6, rtol=0)
-        error = (target - whole.target).square().sum() / whole.target.square().sum()
-        assert error < 1e-6
         assert len(parts) == len(mixture.split(size, -1))
+        found.append(target)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    whole = separator.separate(mixture, 24_000, query=query).target[:, 48_000:]
+    error = (found[0][:, 48_000:] - whole).square().sum() / whole.square().sum()
+    assert error < 1e-3
+    assert list(separator.stream([], 24_000, query=query)) == []
     with pytest.raises(AudioFileError, match="1 channels after 2"):
-        list(short_cuts.stream([noise(2, 100), noise(1, 100)], 24_000, query=query))
+        list(separator.stream([noise(2, 100), noise(1, 100)], 24_000, query=query))
+
+
+@pytest.mark.parametrize("lag_s", [0.3, 4.3])
+def test_a_stream_is_never_farther_behind_than_it_says(separator, query, lag_s):
+    blocks, came, given = noise(1, 24_000 * 9).split(2_400, -1), [], 0
+
+    def arriving():
+        for block in blocks:
+            came.append(block.shape[-1])
+            yield block
+
+    for target, _ in separator.stream(arriving(), 24_000, query=query, lag_s=lag_s):
+        behind = (sum(came) - given) / 24_000
+        assert behind < lag_s + 0.35 or len(came) == len(blocks)  # two blocks, two resamplers
+        given += target.shape[-1]
+    assert given == 24_000 * 9
+    with pytest.raises(SepError, match="lag of 1600 samples is too short; give at least 4096"):
+        next(separator.stream(blocks, 24_000, query=query, lag_s=0.1))
 
 
 def test_candidates_and_one_gain_for_both_parts_of_a_file(short_cuts, query, tmp_path):

@@ -14,7 +14,9 @@ def add(commands: Any) -> None:
         "logits (B, H, T), for any number of frames, and check it against the model.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("model", metavar="MODEL", help="model folder")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model folder (default: as in `separate`)"
+    )
     parser.add_argument("--format", choices=("onnx", "torchscript"), default="onnx")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write")
 
@@ -23,8 +25,10 @@ def run(options: argparse.Namespace) -> int:
     """Write the file and say how closely it agrees."""
     from sep import hub
     from sep.export import export
+    from sep.separator import default_model
 
-    difference = export(hub.from_pretrained(options.model), options.out, options.format)
+    model = hub.from_pretrained(options.model or default_model())
+    difference = export(model, options.out, options.format)
     size = Path(options.out).stat().st_size / 1e6
     print(f"{options.out}: {size:.1f} MB, logits within {difference:.1e} of the model's")
     return 0

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
             if encoder is not None:
                 from sep.classes import heard
 
+                print("  most similar classes (cosine of -1 to 1):")
                 head = audio.info(name)
                 blocks = audio.blocks(name)
                 for stretch in heard(blocks, head.sample_rate, head.frames, encoder, labels):

@@ -75,7 +75,7 @@ def plan(
     destination = Path(out)
     if destination.suffix.lower() in CONTAINERS and not destination.is_dir():
         raise SepError(f"-o {out}: this kind of file is read but not written; use .wav or .flac")
-    found = [pair for name in inputs for pair in _found(name, destination)]
+    found = list(dict.fromkeys(pair for name in inputs for pair in _found(name, destination)))
     if destination.suffix.lower() in SUFFIXES and not destination.is_dir():
         if len(found) > 1:
             raise SepError(f"-o {out} names one file for {len(found)} recordings; name a folder")
@@ -152,6 +152,8 @@ def _found(name: str, destination: Path) -> Iterator[tuple[Path, Path]]:
     from sep.audio import SUFFIXES
     from sep.container import SUFFIXES as CONTAINERS
 
+    if not name:
+        raise SepError("a recording with an empty name; name a file, or . for this folder")
     source = Path(name)
     if isdir(source):
         known = (*SUFFIXES, *CONTAINERS)

@@ -258,6 +258,12 @@ class Worker:
             reason = getattr(error, "strerror", None) or str(error)
             named = str(job.source) in reason
             return Outcome(job, "failed", reason if named else f"{job.source}: {reason}")
+        except (RuntimeError, MemoryError) as error:
+            from sep.device import NO_ROOM, out_of_memory
+
+            if not out_of_memory(error):
+                raise
+            return Outcome(job, "failed", f"{job.source}: {NO_ROOM}")
         found = facts(result, self.names, time.perf_counter() - begun)
         return Outcome(job, "done", line(job, result, self.names, found["took_s"]), found)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -77,14 +78,20 @@ class Service:
         """
         home = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            with self.busy:
-                return self._separate(home, source, text, sound, image, negative, progress)
+            with self.busy, warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                result = self._separate(home, source, text, sound, image, negative, progress)
         except BaseException as error:
             shutil.rmtree(home, ignore_errors=True)
             if isinstance(error, SepError):
-                line = re.sub(rf"{re.escape(str(self.folder))}/[^/]*/", "", str(error))
-                raise type(error)(line) from None
+                raise type(error)(self._without_folders(str(error))) from None
             raise
+        notices = dict.fromkeys(str(w.message) for w in said if w.category is UserWarning)
+        told = [result.message, *(f"Notice: {self._without_folders(n)}." for n in notices)]
+        return result._replace(message=" ".join(told))
+
+    def _without_folders(self, line: str) -> str:
+        return re.sub(rf"{re.escape(str(self.folder))}/[^/]*/", "", line)
 
     def close(self) -> None:
         """End the work that is going on, and wait until it has ended."""

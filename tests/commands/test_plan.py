@@ -32,9 +32,8 @@ def test_names_never_collide_and_trees_are_kept():
         "out/x.target.wav",
         "out/x-2.target.wav",
         "out/deep/y.target.flac",
-        "out/x-3.target.wav",
     ]
-    assert len({path for job in jobs for path in job.outputs}) == 8
+    assert len({path for job in jobs for path in job.outputs}) == 6
 
 
 def test_patterns_keep_the_tree_below_their_fixed_part():
@@ -92,6 +91,13 @@ def test_lists_come_from_a_file_or_the_input(monkeypatch):
     for name in ("gone.txt", "binary"):
         with pytest.raises(SepError, match=f"--list {name}: cannot be read"):
             listed(name)
+
+
+def test_a_recording_named_twice_is_done_once_and_no_name_is_none():
+    touch("in/a.wav")
+    assert targets(["in", "in/*.wav", "in/a.wav"], "out") == ["out/a.target.wav"]
+    with pytest.raises(SepError, match="empty name"):
+        plan([""], "out")
 
 
 def test_names_do_not_depend_on_which_recordings_came_first():

@@ -152,7 +152,10 @@ def test_files_that_are_no_image_are_refused_by_name(small, tmp_path):
     fake.write_text("not a picture")
     with pytest.raises(EncoderError, match=r"fake\.png cannot be read as an image"):
         small.embed_image([fake])
-    with pytest.raises(EncoderError, match=r"absent\.png"):
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "large.png")
+    with pytest.raises(EncoderError, match=r"large\.png has more than 50 million pixels"):
+        small.embed_image([tmp_path / "large.png"])
+    with pytest.raises(EncoderError, match=r"absent\.png: no such image file"):
         small.embed_image([tmp_path / "absent.png"])
     with pytest.raises(EncoderError, match="tensor"):
         small.embed_image([torch.rand(1, 8, 8)])

@@ -91,6 +91,17 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(service, make_wav, t
         assert reason in refusal(service, *arguments)
 
 
+def test_what_is_missing_of_a_recording_is_said_on_the_page(service, make_wav):
+    upload = make_wav("results/0123abcd/cut.wav", 2.0)
+    upload.write_bytes(upload.read_bytes()[:-32_000])
+    told = service.separate(upload, "a bell").message
+    assert told.startswith("Done.") and "Notice: " in told and "cut.wav: ends 1.0 s before" in told
+    assert (
+        str(service.folder) not in told
+        and "Notice" not in service.separate(make_wav("whole.wav", 1.0), "a bell").message
+    )
+
+
 def test_folders_of_uploads_are_not_shown(service):
     upload = service.folder.parent / "results" / "0123abcd" / "talk.wav"
     upload.parent.mkdir()
