@@ -131,6 +131,19 @@ def labels(folder: str | Path) -> list[str]:
     return [str(label) for label in found]
 
 
+def scores(folder: str | Path) -> dict[str, tuple[float, int]]:
+    """SI-SDRi in dB by text, and of how many test mixtures, of each class that was tested.
+
+    Raises:
+        ModelError: no model, or scores that are none.
+    """
+    found = (read_config(folder).get("provenance") or {}).get("scores") or {}
+    try:
+        return {str(label): (float(gain), int(count)) for label, (gain, count) in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ModelError(f"{folder}: damaged (its 'scores'); copy the model again") from None
+
+
 def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> QueryNet:
     """Load a separator in eval mode from a model folder.
 

@@ -30,6 +30,16 @@ def labelled(model_dir, tmp_path):
 def test_labels_are_listed_or_their_absence_told(labelled, model_dir, capsys):
     assert cli.main(["labels", "--model", labelled]) == 0
     assert capsys.readouterr().out == "bell\nrain-fall\n"
+    config = json.loads((path := Path(labelled) / "config.json").read_text())
+    config["provenance"]["labels"].append("gong")
+    config["provenance"]["scores"] = {"bell": [2.5, 3], "gong": [7.04, 2]}
+    path.write_text(json.dumps(config))
+    assert cli.main(["labels", "--model", labelled]) == 0
+    assert capsys.readouterr().out == "gong\t+7.0 dB\t2\nbell\t+2.5 dB\t3\nrain-fall\n"
+    config["provenance"]["scores"] = {"bell": "good"}
+    path.write_text(json.dumps(config))
+    assert cli.main(["labels", "--model", labelled]) == 2
+    assert "damaged (its 'scores')" in capsys.readouterr().err
     assert cli.main(["labels"]) == 2
     assert f"{model_dir}: does not say what it was trained on" in capsys.readouterr().err
 

@@ -1,11 +1,14 @@
 """Write a trained model in half precision, small enough to ship.
 
 python local/publish.py exp/final/encoder ../../encoders/weights/small
-python local/publish.py exp/final/rl/best ../../sep/weights/small
+python local/publish.py exp/final/rl/best ../../sep/weights/small \\
+    --scores exp/final/scores/per_clip.csv
 """
 
 import argparse
+import csv
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -40,8 +43,22 @@ def publish_encoder(source: Path, target: Path) -> str:
     return encoder.fingerprint
 
 
-def publish_separator(source: Path, target: Path) -> str:
-    """Write a separator that takes the shipped encoder; returns that encoder's fingerprint."""
+def by_label(per_clip: Path, system: str) -> dict[str, tuple[float, int]]:
+    """Mean SI-SDRi by text of each class, and of how many mixtures, from stage 7's scores."""
+    gains: dict[str, list[float]] = {}
+    with per_clip.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if (row["system"], row["query"]) == (system, "text"):
+                gains.setdefault(row["label"], []).append(float(row["si_sdri"] or "nan"))
+    known = {k: [g for g in v if math.isfinite(g)] for k, v in sorted(gains.items())}
+    return {k: (round(sum(v) / len(v), 2), len(v)) for k, v in known.items() if v}
+
+
+def publish_separator(source: Path, target: Path, per_clip: Path | None) -> str:
+    """Write a separator that takes the shipped encoder; returns that encoder's fingerprint.
+
+    `per_clip` are its scores, as the run's folder in `source` is called there.
+    """
     model, config = hub.from_pretrained(source), hub.read_config(source)
     shipped = read_config(SHIPPED / "small")["fingerprint"]
     if config["encoder"]["fingerprint"] != shipped:
@@ -50,17 +67,21 @@ def publish_separator(source: Path, target: Path) -> str:
     target.mkdir(parents=True, exist_ok=True)
     save_file(state, target / "model.safetensors")
     config["licence"] = LICENCE
+    if per_clip:
+        config["provenance"]["scores"] = by_label(per_clip, source.resolve().parent.name)
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     for path in target.iterdir():
         path.chmod(0o644)
     return config["encoder"]["fingerprint"]
 
 
-def publish(source: Path, target: Path) -> None:
+def publish(source: Path, target: Path, per_clip: Path | None) -> None:
     """Publish whichever model `source` holds."""
     described = json.loads((source / "config.json").read_text())
-    kind = publish_separator if "model" in described else publish_encoder
-    fingerprint = kind(source, target)
+    if "model" in described:
+        fingerprint = publish_separator(source, target, per_clip)
+    else:
+        fingerprint = publish_encoder(source, target)
     size_mb = (target / "model.safetensors").stat().st_size / 1e6
     print(f"{target}: {size_mb:.1f} MB, encoder {fingerprint}")
 
@@ -69,8 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of the trained encoder or separator")
     parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("--scores", type=Path, help="per_clip.csv of stage 7, for `sep labels`")
     arguments = parser.parse_args()
-    guarded(publish, arguments.source, arguments.target)
+    guarded(publish, arguments.source, arguments.target, arguments.scores)
 
 
 if __name__ == "__main__":
