@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sep import audio as recording
 from sep.commands.verdict import ABSENT_DB, ABSENT_SIMILARITY
+from sep.device import out_of_memory
 from sep.errors import AudioFileError, QueryError, SepError
 from sep.figure import Picture
 from sep.query import subtract
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TEXT_LIMIT = 300  # characters
 SOUND_LIMIT_S = 60.0  # of an example sound
 PIXEL_LIMIT = 50_000_000
+NO_ROOM = "memory ran out; free some, or start sep serve --device cpu"
 
 
 class Result(NamedTuple):
@@ -85,6 +87,8 @@ class Service:
             shutil.rmtree(home, ignore_errors=True)
             if isinstance(error, SepError):
                 raise type(error)(self._without_folders(str(error))) from None
+            if out_of_memory(error):
+                raise SepError(NO_ROOM) from None
             raise
         notices = dict.fromkeys(str(w.message) for w in said if w.category is UserWarning)
         told = [result.message, *(f"Notice: {self._without_folders(n)}." for n in notices)]

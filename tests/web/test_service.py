@@ -143,6 +143,11 @@ def test_what_progress_raises_ends_the_work_and_keeps_nothing(service, make_wav)
             raise SepError("cancelled")
 
     assert refusal(service, make_wav(), "a bell", progress=cancel) == "cancelled"
+
+    def fill(share, doing):
+        raise MemoryError
+
+    assert "memory ran out" in refusal(service, make_wav(), "a bell", progress=fill)
     service.close()
     assert "stopping" in refusal(service, make_wav(), "a bell")
 
