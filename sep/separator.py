@@ -24,7 +24,7 @@ from sep.model import QueryNet
 from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
 from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
-from sep.stream import Both, Ear, Meter, Scan, on_grid, peak_of, separated
+from sep.stream import Both, Ear, Meter, Scan, hear, on_grid, peak_of, separated
 from sep.waveform import load
 
 SHIPPED = Path(__file__).resolve().parent / "weights" / "small"
@@ -476,10 +476,12 @@ class Separator:
         """The blend of the variants whose targets are similar to the queries."""
         count, readings = len(queries), [alone(v) for v in tried]
         meters = [self._meter() for _ in range(1 + len(tried) * count)]
-        for _ in self._pass(source, head, scan, queries, readings, meters):
+        blocks = recording.blocks(source, size=FILE_BLOCK)
+        masking = Masking(self.model, queries, readings)
+        for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, meters):
             pass
-        heard = iter(meters[1:])
-        return blend(tried, [[next(heard).similarity(q) for q in queries] for _ in tried])
+        targets = iter(meters[1:])
+        return blend(tried, [[next(targets).similarity(q) for q in queries] for _ in tried])
 
     def _peak(
         self,

@@ -129,15 +129,16 @@ class Both:
             ear.push(wave)
 
 
-def separated(
+def hear(
     blocks: Iterable[Tensor],
     rate: int,
     masking: Masking,
     adder: OverlapAdd,
     scan: Scan,
     ears: Sequence[Ear] = (),
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Mixture (C, m) and its K * Q targets (C, m), block by block.
+    all_channels: bool = False,
+) -> Iterator[tuple[Tensor, bool, Tensor]]:
+    """Let ears hear what the network hears of a recording, and its targets, at the model's rate.
 
     Args:
         blocks: of the recording, (C, n).
@@ -145,17 +146,17 @@ def separated(
         masking: of segments at the model's rate; K readings for each of Q queries.
         adder: new, cuts and joins for it.
         scan: what is known of the whole recording.
-        ears: none, or 1 + K * Q that hear what the network hears of the mixture, and the same of
-            each target, at the model's rate.
+        ears: none, or 1 + K * Q: of the mixture and of each target.
+        all_channels: mask the channels, too, beside what the network hears of them.
+
+    Yields:
+        a block, whether it is the last, and the K * Q targets (R, K * Q, m) that were ready after
+        it: of what the network hears and, if asked for and C > 1, of each channel.
 
     Raises:
         AudioFileError: the number of channels changes.
     """
-    own = masking.model.sample_rate
-    waiting: deque[Tensor] = deque()
     down: Resampler | None = None
-    ups: list[Resampler] = []
-    ready: list[Tensor] = []
     missing = object()
     iterator = iter(blocks)
     block = next(iterator, missing)
@@ -164,15 +165,12 @@ def separated(
         last = following is missing
         if down is None:
             channels = len(block)
-            down = Resampler(channels, rate, own)
-            ups = [Resampler(channels, own, rate) for _ in range(masking.count)]
-            ready = [torch.zeros(channels, 0) for _ in ups]
+            down = Resampler(channels, rate, masking.model.sample_rate)
         if len(block) != channels:
             raise AudioFileError(f"audio: {len(block)} channels after {channels}; keep to one")
-        waiting.append(block)
         wave = down.push(block, last)
         guide = scan.guide(wave)
-        rows = wave if channels == 1 else torch.cat([guide[None], wave])
+        rows = torch.cat([guide[None], wave]) if all_channels and channels > 1 else guide[None]
         results = adder.push(rows)  # (R, K, Q, m)
         if last:
             rest = adder.finish()
@@ -182,8 +180,30 @@ def separated(
         results = results.flatten(1, 2)
         for ear, sound in zip(ears, [guide, *results[0]], strict=bool(ears)):
             ear.push(sound)
+        yield block, last, results
+        block = following
+
+
+def separated(
+    blocks: Iterable[Tensor],
+    rate: int,
+    masking: Masking,
+    adder: OverlapAdd,
+    scan: Scan,
+    ears: Sequence[Ear] = (),
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Mixture (C, m) and its K * Q targets (C, m), block by block; arguments as for `hear`."""
+    own = masking.model.sample_rate
+    waiting: deque[Tensor] = deque()
+    ups: list[Resampler] = []
+    ready: list[Tensor] = []
+    for block, last, results in hear(blocks, rate, masking, adder, scan, ears, all_channels=True):
+        channels = len(block)
+        if not ups:
+            ups = [Resampler(channels, own, rate) for _ in range(masking.count)]
+            ready = [torch.zeros(channels, 0) for _ in ups]
+        waiting.append(block)
         for k, up in enumerate(ups):
             part = up.push(results[-channels:, k], last)
             ready[k] = torch.cat([ready[k], part], -1)
-        block = following
         yield from paired(waiting, ready, scan.peak, last)
