@@ -29,6 +29,7 @@ from torch import Tensor
 import encoders
 from encoders.judge import Judge
 from sep import hub
+from sep.candidates import variants
 from sep.device import resolve
 from sep.errors import OptionError
 from sep.metrics import ablation, baselines, figures, report, results, semantic
@@ -268,6 +269,7 @@ def command(program: str, words: list[str]) -> str:
 
 def run(cfg: DictConfig) -> None:
     """Train, score, compare, write."""
+    variants(cfg.candidates)  # refuses a wrong number before anything is trained
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     listener, out = Listener(cfg), Path(cfg.out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sep.commands.plan import Job, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, died, outcomes
-from sep.commands.values import factor, few, positive, seconds, weights
+from sep.commands.values import MOST, factor, few, positive, seconds, weights
 from sep.commands.verdict import facts, line, progress, write_summary
 from sep.errors import AudioFileError, OptionError, SepError
 
@@ -93,8 +93,8 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         type=few,
         default=1,
         metavar="K",
-        help="try K masks, at most 9: the more similar to the query a result, the more it weighs; "
-        "takes longer (default: %(default)s)",
+        help=f"try K masks, at most {MOST}: the more similar to the query a result, the more it "
+        "weighs; takes longer (default: %(default)s)",
     )
     add(
         "--sharpness",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from encoders.preprocess import PIXEL_LIMIT
 from sep import audio as recording
 from sep.commands.verdict import ABSENT_DB, ABSENT_SIMILARITY
 from sep.device import out_of_memory
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 TEXT_LIMIT = 300  # characters
 SOUND_LIMIT_S = 60.0  # of an example sound
-PIXEL_LIMIT = 50_000_000
 NO_ROOM = "memory ran out; free some, or start sep serve --device cpu"
 
 
