@@ -18,10 +18,14 @@ from pathlib import Path
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
+import encoders
+from encoders import lite0
 from sep import hub
+from sep.backbone import BackboneUNet
 from sep.device import resolve
-from sep.errors import ModelError
+from sep.errors import ModelError, OptionError
 from sep.model import QueryNet
 from sep.program import guarded, say
 from sep.rl.reward import ClassHit
@@ -50,6 +54,15 @@ def kind_of_task(cfg: DictConfig, setup: TrainingSetup) -> Callable[..., Supervi
     return partial(ReflectiveTask, classes=classes, options=ReflectionOptions(**cfg.reflect))
 
 
+def learned(start: str, encoder: Path) -> dict[str, Tensor]:
+    """Weights that the way down of a backbone starts from: of the `encoder`, or of `pictures`."""
+    if start == "encoder":
+        return encoders.load(encoder).backbone.state_dict()
+    if start == "pictures":
+        return lite0.build(channels=1).state_dict()
+    raise OptionError(f"start '{start}' is unknown; use encoder, pictures or null")
+
+
 def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
@@ -62,7 +75,14 @@ def train(cfg: DictConfig) -> None:
         model = hub.from_pretrained(cfg.init, setup.device)
     else:
         settings = OmegaConf.to_container(cfg.model, resolve=True)
-        model = QueryNet(**settings, embed_dim=setup.queries.dim).to(setup.device)
+        model = QueryNet(**settings, embed_dim=setup.queries.dim)
+        if cfg.start:
+            if not isinstance(model.sound_net, BackboneUNet):
+                raise OptionError(
+                    f"start={cfg.start} needs a backbone; use model=lite0, or no start"
+                )
+            model.sound_net.load_backbone(learned(cfg.start, setup.encoder_folder))
+        model.to(setup.device)
     if cfg.network:
         model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     settings = {"trace": cfg.trace, "turns": cfg.turns}

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sep.backbone import BackboneUNet
 from sep.device import autocast
+from sep.errors import ModelError
 from sep.spectrogram import Spectrogram
 from sep.unet import UNet
 
@@ -27,6 +29,7 @@ class QueryNet(nn.Module):
             layer inputs of unit variance and speeds up early training, 1 is OmniSep's.
         floor: added to magnitudes before the logarithm.
         spectrogram: constructor arguments of `Spectrogram`.
+        backbone: None, or `lite0` for the way down of `sep.backbone.BackboneUNet` (five levels).
 
     Subclasses add parts to it and are told apart by `kind` (`sep.hub.KINDS`); what they take beside
     the arguments above goes into `config` too.
@@ -43,6 +46,7 @@ class QueryNet(nn.Module):
         query_gain: float = 1.0,
         floor: float = 1e-10,
         spectrogram: dict[str, int] | None = None,
+        backbone: str | None = None,
     ):
         super().__init__()
         self.spectrogram = Spectrogram(**(spectrogram or {}))
@@ -55,9 +59,11 @@ class QueryNet(nn.Module):
             "floor": floor,
             "spectrogram": self.spectrogram.config,
         }
+        if backbone:
+            self.config["backbone"] = backbone
         self.levels, self.query_gain, self.floor = levels, query_gain, floor
         self.amp = True  # bfloat16 inside where the processor has it
-        self.sound_net = UNet(width, levels, mask_channels)
+        self.sound_net = _sound_net(backbone, width, levels, mask_channels)
         self.frame_net = nn.Linear(embed_dim, mask_channels)
         self.synth_net = _InnerProduct(mask_channels)
         self.to(memory_format=torch.channels_last)
@@ -144,6 +150,16 @@ class QueryNet(nn.Module):
         return self.spectrogram.istft(spectrum * mask, wave.shape[-1])
 
     forward = logits
+
+
+def _sound_net(backbone: str | None, width: int, levels: int, channels: int) -> nn.Module:
+    if backbone is None:
+        return UNet(width, levels, channels)
+    if backbone != "lite0":
+        raise ModelError(f"backbone '{backbone}' is unknown; use lite0, or none for a plain U-Net")
+    if levels != BackboneUNet.levels:
+        raise ModelError(f"backbone lite0 has {BackboneUNet.levels} levels, not {levels}")
+    return BackboneUNet(width, channels)
 
 
 class _InnerProduct(nn.Module):

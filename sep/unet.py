@@ -27,6 +27,7 @@ class UNet(nn.Module):
         block = None
         for level in range(levels - 1, 0, -1):
             block = _Block(channels[level - 1], channels[level], block)
+        self.stem_channels = width
         self.site_channels = [channels[-1], *(2 * c for c in channels[-2::-1])]
         self.bn0 = nn.BatchNorm2d(1)
         self.unet_block = _Outermost(channels[0], block, out_channels)

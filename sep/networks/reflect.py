@@ -37,7 +37,7 @@ class ReflectiveNet(QueryNet):
         self.config["blind"] = self.blind = blind
         self.passes = 2
         # log(P1 |X|), log((1 - P1)|X|) and P1; its bias is the trigger
-        self.again_net = nn.Conv2d(3, self.config["width"], 4, stride=2, padding=1)
+        self.again_net = nn.Conv2d(3, self.sound_net.stem_channels, 4, stride=2, padding=1)
         self.delta_net = _InnerProduct(self.config["mask_channels"])
         for weight in (self.again_net.weight, self.again_net.bias, self.delta_net.scale):
             nn.init.zeros_(weight)
