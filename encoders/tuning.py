@@ -1,4 +1,4 @@
-"""What alignment may move in an encoder: its heads, adapters in its audio backbone, or all of that.
+"""What alignment may move in an encoder: heads, adapters in its audio backbone, or all of that.
 
 Text and picture backbones stay frozen, so their features are computed once.
 """
@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from encoders.base import Alignable, EncoderError
 
-TUNINGS = ("heads", "lora", "full")
+TUNINGS = ("queries", "heads", "lora", "full")
 _PIP = "run: pip install peft"
 
 
@@ -21,7 +21,8 @@ class Tuning:
 
     Args:
         encoder: changed in place; with "lora" its backbone gets adapters.
-        how: "heads" (projection heads), "lora" (and low-rank adapters, arXiv 2106.09685, in the
+        how: "queries" (projection heads of text and image, which leaves sounds where they are),
+            "heads" (that of sounds, too), "lora" (and low-rank adapters, arXiv 2106.09685, in the
             audio backbone) or "full" (and the whole audio backbone).
         rank: of the adapters; their scale is 2.
 
@@ -46,6 +47,8 @@ class Tuning:
     def trainable(self, modality: str) -> list[Parameter]:
         """Parameters that train for "audio", "text" or "image"; none where it has no such head."""
         head = self.encoder.heads.get(modality)
+        if self.how == "queries" and modality == "audio":
+            return []
         own = [*head.parameters()] if head is not None else []
         return [*self.tower, *own] if modality == "audio" else own
 
@@ -57,7 +60,9 @@ class Tuning:
         self.encoder.eval()
         for head in self.encoder.heads.values():
             head.train()
-        self.encoder.backbone.train(self.how != "heads")
+        if self.how == "queries":
+            self.encoder.heads["audio"].eval()
+        self.encoder.backbone.train(self.how in ("lora", "full"))
 
     def merged(self) -> Alignable:
         """A copy of the encoder with the adapters folded in; this one trains on."""

@@ -30,6 +30,8 @@ from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.bank import ClipBank
 from encoders.base import Alignable, EncoderError
 from encoders.preprocess import open_image
+from encoders.words import learn_words
+from sep.data import wording
 from sep.data.kaldi import DataDir
 from sep.device import resolve
 from sep.program import guarded, say
@@ -48,10 +50,11 @@ def build(settings: dict[str, Any], device: torch.device) -> Alignable:
     return encoder
 
 
-def wordings(data: DataDir, label: str) -> list[str]:
-    """The texts that name a class: captions of its recordings, "the sound of X", X."""
+def wordings(data: DataDir, label: str, further: wording.Wordings) -> list[str]:
+    """The texts that name a class: captions of its recordings, "the sound of X", X, and others."""
     captions = {data.text[i] for i in data.ids if data.label[i] == label}
-    return [*sorted(captions), f"the sound of {label}", label]
+    texts = [*sorted(captions), f"the sound of {label}", label, *wording.of(further, label)]
+    return list(dict.fromkeys(texts))
 
 
 def read_bank(data: DataDir, classes: list[str], encoder: Alignable) -> ClipBank:
@@ -70,8 +73,7 @@ def picture_features(
     """
     if "image" not in encoder.heads:
         return None
-    pairs = sorted({(data.image[i], data.label[i]) for i in data.ids if i in data.image})
-    pairs = [(path, label) for path, label in pairs if label in classes]
+    pairs = [(path, label) for path, label in data.pictures if label in classes]
     if not pairs:
         return None
     parts, index = [], []
@@ -138,9 +140,13 @@ def align(cfg: DictConfig) -> None:
     classes = sorted(set(train.label.values()) | set(valid.label.values()))
     encoder = build(OmegaConf.to_container(cfg.encoder, resolve=True), device)
     bank = read_bank(train, classes, encoder)
-    named = [wordings(train, label) for label in classes]
+    further = wording.read(cfg.wordings)
+    named = [wordings(train, label, further) for label in classes]
     if cfg.encoder.weights is None:  # weights that are given bring their text space along
         encoder.fit_text(sorted({text for texts in named for text in texts}))
+    elif cfg.words:
+        before = [wordings(train, label, {}) for label in classes]
+        learn_words(encoder, before, [wording.of(further, c) for c in classes], cfg.words)
     pictures = picture_features(encoder, train, classes, views=True)
     config = AlignConfig(**OmegaConf.to_container(cfg.align, resolve=True))
     stages = [Stage(name=k, **v) for k, v in OmegaConf.to_container(cfg.stages).items() if v]

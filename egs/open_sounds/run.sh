@@ -15,7 +15,7 @@ mini=../mini_sounds/data  # data directories of mini_sounds, made if missing; --
 final=false       # train on what esc50 and philharmonia validate, too
 tune=             # share of the training recordings that only stage 5 hears, such as 0.34
 encoder=align     # align: train it here; shipped: take the one that ships
-model=small       # separator: small, omnisep
+model=lite0       # separator: lite0, small, omnisep
 rl=default        # fine-tuning: a file of recipes/conf/rl, such as default or marssep
 device=auto       # auto, cpu, cuda
 ngpu=1            # processes for training, one a GPU
@@ -89,7 +89,8 @@ align() {
 }
 
 listen() {
-  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "splits=[$(IFS=,; echo "${splits[*]}")]"
+  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "splits=[$(IFS=,; echo "${splits[*]}")]" \
+    "${embed_conf[@]}"
   judges
 }
 

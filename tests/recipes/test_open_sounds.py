@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sep.data import wording
 from sep.data.kaldi import DataDir
 from sep.errors import SepError
 
@@ -188,6 +189,23 @@ def test_the_tables_are_whole():
     with open(LOCAL / "pictures.tsv", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert {row["split"] for row in rows} == {"train", "test"}
-    assert {row["class"] for row in rows} <= set(labels)
+    with open(LOCAL.parents[1] / "mini_sounds" / "local" / "classes.tsv", newline="") as file:
+        mini = {
+            row["class"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        }
+    assert {row["class"] for row in rows} <= set(labels) | (mini - set(also))
     shown = Counter((row["package"], row["path"], row["class"]) for row in rows)
     assert max(shown.values()) == 1
+
+
+def test_words_to_train_on_are_none_of_those_to_test_with():
+    table = wording.read(LOCAL / "wordings.tsv")
+    with open(LOCAL / "synonyms.tsv", newline="") as file:
+        held_out = {
+            row["words"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        }
+    words = [word for name, own in table.items() for word in own]
+    assert len(table) == 125 and wording.ANY in table
+    assert len(words) == len(set(words))
+    assert not held_out & set(words)
+    assert min(len(own) for own in table.values()) >= 4

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
+from safetensors import safe_open
 
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
@@ -278,6 +280,35 @@ def test_a_heat_map_is_trained_and_acted_in(finished):
     acting = ["rl=coprs", "out=coprs", "init=exp/main/prior/best", "rl.batch=2"]
     succeed(exp, "rl.py", *acting, *few)
     assert "train/prior/iou" in (exp / "coprs" / "log.csv").read_text()
+
+
+def test_a_backbone_starts_from_what_an_encoder_or_pictures_have_taught(finished):
+    _, exp = finished
+    lite = ["model=lite0", "model.width=2", "model.spectrogram.log_bins=32", "batch=2", "steps=1"]
+    lite += ["valid_every=1", "valid_mixtures=2", "samples=16383"]
+    for start in ("encoder", "pictures"):
+        succeed(exp, "train.py", *lite, f"start={start}", f"out=from_{start}")
+        assert (exp / f"from_{start}" / "best" / "model.safetensors").is_file()
+    done = program(exp, "train.py", "model=debug", "start=pictures", "out=odd")
+    assert done.returncode == 2 and "start=pictures needs a backbone" in done.stderr
+    done = program(exp, "train.py", *lite, "start=nowhere", "out=odd")
+    assert done.returncode == 2 and "use encoder, pictures or null" in done.stderr
+
+
+def test_an_encoder_learns_more_words_and_they_become_queries(finished, tmp_path):
+    _, exp = finished
+    table = tmp_path / "wordings.tsv"
+    table.write_text("class\twordings\nbird\ta chirp|a tweet\n*\t{} nearby\n")
+    words = ["exp=exp/words", "--config-name", "align_debug", "encoder.weights=exp/main/encoder"]
+    words += [f"wordings={table}", "words=0.1", "align.tune=queries"]
+    succeed(exp, "align.py", *words, "stages.text.steps=0", "stages.audio.steps=0")
+    succeed(exp, "embed.py", "exp=exp/words", f"wordings={table}")
+    with safe_open(exp.parent / "words/queries/train.safetensors", "pt") as file:
+        text, audio = file.get_tensor("text"), file.get_tensor("audio")
+    with safe_open(exp / "queries/train.safetensors", "pt") as file:
+        assert text.shape == (len(audio), 8, audio.shape[1])
+        assert torch.equal(audio, file.get_tensor("audio"))
+        assert file.get_tensor("text").shape[1] == 3
 
 
 def test_a_second_pass_is_trained_tuned_and_measured(finished):

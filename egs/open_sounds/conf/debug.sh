@@ -3,6 +3,7 @@ prepare_conf=(--mixtures 4)
 align_conf=(stages.audio.rank=1 --config-name align_debug)
 groups="all: {}"
 assess_conf=(mixtures=4)
+embed_conf=()
 judge_conf=(--config-name judge_debug)
 train_conf=(model=debug steps=4 batch=2 valid_every=2 valid_mixtures=2 sources=3 absent=0.4)
 rl_conf=(rl.batch=2 rl.options.group_size=2 rl.options.replay_pool=1

@@ -3,7 +3,7 @@ prepare_conf=()
 # Text first and long: few recordings a class want many cuts and mixtures. Ranking comes after, as it
 # halves the variety of the mixtures.
 align_conf=(
-  valid_every=500 align.stripes=0.15
+  wordings=local/wordings.tsv valid_every=500 align.stripes=0.15
   stages.text.steps=3000 stages.text.lr=1e-3
   stages.audio.steps=300 stages.audio.lr=4e-4 stages.audio.rank=4
   stages.image.steps=400 stages.image.lr=4e-4 stages.image.rank=4
@@ -11,12 +11,15 @@ align_conf=(
 esc10="chainsaw, clock tick, crackling fire, crying baby, dog, helicopter, rain, rooster, sea waves, sneezing"
 groups="ESC-10: {prefix: esc-, classes: [$esc10]}, ESC-50: {prefix: esc-}, orchestra: {prefix: phil-}"
 assess_conf=(mixtures=256)
+embed_conf=(wordings=local/wordings.tsv)
 judge_conf=(judge.steps=1000)
-# up to three sources, some absent, at levels far apart; 1 h on one CPU core
+# up to three sources, some absent, at levels far apart, in rooms, bands and noise, beside their kin
+scene="{room: 0.1, band: 0.15, noise: 0.3, loudness_db: 6, family: 0.2}"
 train_conf=(
-  "model=$model" steps=9000 valid_every=1000 valid_mixtures=200
-  sources=3 absent=0.4 gain_db=10
+  "model=$model" steps=5000 valid_every=500 valid_mixtures=200
+  sources=3 absent=0.4 gain_db=10 "scene=$scene"
 )
+[ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # 35 min on two CPU cores
 rl_conf=(valid_mixtures=200)
 control_conf=(sources=2 absent=0 gain_db=5)
 separate_conf=()
