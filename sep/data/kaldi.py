@@ -5,6 +5,8 @@
     utt2label  id  class
     utt2dur    id  seconds
     image.scp  id  absolute path of a picture (optional, ids without one are left out)
+    pictures   absolute path <TAB> class: all pictures, as a class may have more than recordings
+               (optional)
 
 Ids are sorted in C order and are the same in every table but image.scp.
 `python -m sep.data.kaldi DIR...` checks directories and names each fault by file and line.
@@ -26,6 +28,7 @@ from sep.errors import DataError
 SAMPLE_RATE = 16_000
 TABLES = ("wav.scp", "text", "utt2label", "utt2dur")
 IMAGES = "image.scp"
+PICTURES = "pictures"
 MIXTURES = "mixtures.jsonl"
 _DURATION_SLACK_S = 0.02
 
@@ -50,7 +53,8 @@ class DataDir:
 
     Attributes:
         ids: sorted ids; wav, text, label, duration_s: one value for each id;
-        image: the ids that have a picture.
+        image: the ids that have a picture;
+        pictures: sorted pairs of a picture's path and its class, those of `image` among them.
 
     Raises:
         DataError: a table is missing or a line cannot be read; `validate` lists every fault.
@@ -64,6 +68,10 @@ class DataDir:
         durations = _table(self.path / "utt2dur")
         image = self.path / IMAGES
         self.image = _table(image) if image.exists() else {}
+        self.pictures = sorted(
+            {(path, self.label[id_]) for id_, path in self.image.items() if id_ in self.label}
+            | set(_pictures(self.path / PICTURES))
+        )
         self.ids = sorted(self.wav)
         for name, table in (("text", self.text), ("utt2label", self.label), ("utt2dur", durations)):
             if table.keys() != self.wav.keys():
@@ -117,6 +125,15 @@ def write(path: str | Path, entries: Iterable[Entry]) -> None:
         os.replace(temporary, path / name)
 
 
+def write_pictures(path: str | Path, pictures: Iterable[tuple[str, str]]) -> None:
+    """Write the optional table of pictures, pairs of path and class, into a data directory."""
+    path = Path(path) / PICTURES
+    temporary = path.with_name(f".{PICTURES}.tmp")
+    lines = sorted(f"{place}\t{label}\n" for place, label in pictures)
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def validate(path: str | Path) -> list[str]:
     """Return every fault of a data directory as `file:line: what; fix` (none: an empty list)."""
     path = Path(path)
@@ -145,6 +162,14 @@ def validate(path: str | Path) -> list[str]:
     for line, value in tables[IMAGES].values():
         if not Path(value).is_file():
             faults.append(f"{path}/{IMAGES}:{line}: {value} is not there; restore it or drop it")
+    try:
+        known = _pictures(path / PICTURES)
+    except DataError as error:
+        faults.append(str(error))
+    else:
+        for number, (place, _) in enumerate(known, 1):
+            if not Path(place).is_file():
+                faults.append(f"{path}/{PICTURES}:{number}: {place} is not there; restore it")
     if (path / MIXTURES).exists():
         from sep.data import mixtures
 
@@ -152,6 +177,19 @@ def validate(path: str | Path) -> list[str]:
             path / MIXTURES, {i: v for i, (_, v) in tables["utt2label"].items()}
         )
     return faults
+
+
+def _pictures(path: Path) -> list[tuple[str, str]]:
+    """Pairs of path and class, one a line; none where there is no such table."""
+    if not path.exists():
+        return []
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        place, _, label = line.partition("\t")
+        if not place.startswith("/") or not label.strip():
+            raise DataError(f"{path}:{number}: no picture and class; write `/path<TAB>class`")
+        pairs.append((place, label.strip()))
+    return pairs
 
 
 def _table(path: Path) -> dict[str, str]:

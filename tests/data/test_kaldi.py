@@ -164,3 +164,24 @@ def test_command_line(directory):
     append(directory / "text", "zz more\n")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "text:4: zz" in done.stderr
+
+
+def test_more_pictures_than_recordings(directory):
+    photo = directory.parent / "photo.png"
+    photo.write_bytes(b"x")
+    dog = str(directory.parent / "dog.png")
+    kaldi.write_pictures(directory, [(str(photo), "dog"), (dog, "dog")])
+    assert kaldi.DataDir(directory).pictures == [(dog, "dog"), (str(photo), "dog")]
+    assert kaldi.validate(directory) == []
+    photo.unlink()
+    assert kaldi.validate(directory) == [
+        f"{directory}/pictures:2: {photo} is not there; restore it"
+    ]
+    append(directory / "pictures", "dog.png dog\n")
+    assert "pictures:3: no picture and class" in kaldi.validate(directory)[-1]
+    with pytest.raises(DataError, match="pictures:3"):
+        kaldi.DataDir(directory)
+
+
+def test_without_a_table_the_pictures_are_those_of_recordings(directory):
+    assert kaldi.DataDir(directory).pictures == [(str(directory.parent / "dog.png"), "dog")]

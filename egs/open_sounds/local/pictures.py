@@ -23,7 +23,10 @@ from sep.program import guarded
 HERE = Path(__file__).resolve().parent
 SIZES_MB = {
     "fonts-noto-color-emoji": 9.9,
+    "gcompris-qt-data": 44.2,
     "openclipart-png": 130.9,
+    "ruby-gemojione": 4.6,
+    "sweethome3d-furniture": 119.8,
     "tuxpaint-stamps-default": 160.9,
 }
 
@@ -38,7 +41,7 @@ def packages() -> list[Package]:
     """The packages of the table, with the files that are read from each."""
     files = {name: set() for name in SIZES_MB}
     for row in rows():
-        files[row["package"]].add(row["path"].split("#")[0])
+        files[row["package"]].add(row["path"].split("!")[0].split("#")[0])
     return [Package(n, SIZES_MB[n], "", tuple(sorted(wanted))) for n, wanted in files.items()]
 
 

@@ -143,6 +143,9 @@ def run(arguments: argparse.Namespace) -> None:
             seen = shown["train"]
             shown[split] = {k: paths - seen.get(k, set()) for k, paths in shown[split].items()}
         kaldi.write(data / split, _entries(of_split, captions, shown[split]))
+        kaldi.write_pictures(
+            data / split, ((path, label) for label in shown[split] for path in shown[split][label])
+        )
     dirs = {split: kaldi.DataDir(data / split) for split in splits}
     for seed, (split, count) in enumerate(MIXTURES.items()):
         queries = {s: d for s, d in dirs.items() if s != "test" or split == "test"}
