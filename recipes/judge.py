@@ -1,9 +1,10 @@
-"""Train the held-out judge (part of stage 2) on the recipe's training split.
+"""Train the held-out judge (part of stage 2) on a split of the recipe's data.
 
 It shares no weights, front end, loss or augmentation with the query encoder, and no training
 signal of the separator ever comes from it. Written once at the end to `exp/<tag>/judge`; its log is
 `exp/<tag>/log/judge.csv`. With `out=critic` and another seed it trains a critic instead, a part of
-the reward (`rl.reward.critic`).
+the reward (`rl.reward.critic`); with `out=referee split=test` one that scores beside the judge and
+has heard none of the recordings that encoder, separator and judge were trained on.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -42,7 +43,7 @@ def train(cfg: DictConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device = resolve(cfg.device)
-    data, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
+    data, valid = DataDir(Path(cfg.data) / cfg.split), DataDir(Path(cfg.data) / "valid")
     classes = sorted(set(data.label.values()) | set(valid.label.values()))
     config = JudgeConfig(**OmegaConf.to_container(cfg.judge), seed=JudgeConfig.seed + cfg.seed)
     trainer = JudgeTrainer(read_bank(data, classes, device), config, device)
@@ -68,7 +69,7 @@ def train(cfg: DictConfig) -> None:
             if step % cfg.valid_every == 0 or step == config.steps:
                 scores = accuracy(trainer.judge.eval(), valid_bank)
                 say("judge: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-    provenance = {"data": str(cfg.data), "valid": scores, **asdict(config)}
+    provenance = {"data": str(cfg.data), "split": cfg.split, "valid": scores, **asdict(config)}
     trainer.judge.save(Path(cfg.exp) / cfg.out, provenance)
     say(f"judge: saved {cfg.exp}/{cfg.out}")
 

@@ -228,15 +228,19 @@ class Scorer:
             self.grid = hub.from_pretrained(self.exp / systems[0] / "best").spectrogram
 
     @cached_property
-    def listeners(self) -> tuple[encoders.Encoder, Judge, dict[str, encoders.Encoder]]:
-        """Encoder, judge and guests."""
+    def listeners(self) -> dict[str, Any]:
+        """Encoder, judge, guests and, where one was trained, referee."""
         guests = {}
         for name in GUESTS:
             if weights := self.cfg[name]:
                 weights = None if weights == "published" else weights
                 guests[name] = encoders.get(name, weights, device=self.device)
         encoder = encoders.load(self.exp / "encoder", device=self.device)
-        return encoder, Judge.load(self.exp / "judge").to(self.device), guests
+        known = {"encoder": encoder, "guests": guests}
+        for name in ("judge", "referee"):
+            if name == "judge" or (self.exp / name).is_dir():
+                known[name] = Judge.load(self.exp / name).to(self.device)
+        return known
 
     def outputs(self, clips: EvaluationSet) -> list[Outputs]:
         """What there is for some of the mixtures, to be scored."""
@@ -246,7 +250,8 @@ class Scorer:
         """All outputs of the rows with their scores, and the largest difference to museval, dB."""
         cfg, clips = self.cfg, self.clips.part(rows)
         outputs, rate = self.outputs(clips), self.grid.sample_rate
-        panel = Panel(clips, *self.listeners, rate, self.device, self.clips.labels)
+        heard = {"sample_rate": rate, "device": self.device, "labels": self.clips.labels}
+        panel = Panel(clips, **self.listeners, **heard)
         if panel.unknown:
             more = f" and {len(panel.unknown) - 5} more classes" if len(panel.unknown) > 5 else ""
             names = ", ".join(panel.unknown[:5])
@@ -289,6 +294,7 @@ class Scorer:
         beside = [f.with_name(f"{f.name}-{k}") for f in self.folders.values() for k in cfg.queries]
         read = [*self.folders.values(), *filter(Path.is_dir, beside), Path(cfg.data) / cfg.split]
         read += [exp / name for name in ("queries", "judge", "encoder")]
+        read += filter(Path.is_dir, [exp / "referee"])
         sources = [exp / system / "best" / "model.safetensors" for system in self.systems]
         sources += [path for folder in read for path in folder.iterdir()]
         settings = [cfg[k] for k in ("samples", "queries", *GUESTS, "bss", "absent", "check")]
@@ -338,6 +344,10 @@ def run(cfg: DictConfig) -> None:
     if not any("judge_similarity" in o.scores for o in outputs):
         added["judge"] = "was not trained on every class of these mixtures, so it has no lines here"
 
+    if any("referee_similarity" in o.scores for o in outputs):
+        added["referee"] = (
+            "another judge, trained on the test recordings themselves, which nothing else has heard"
+        )
     rows = [row for o in outputs for row in o.rows(clips)]
     summaries = summarise(outputs, rows, cfg.seed)
     paired = compare(rows, summaries, cfg.pairs, cfg.seed)

@@ -92,6 +92,7 @@ listen() {
   run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "splits=[$(IFS=,; echo "${splits[*]}")]" \
     "${embed_conf[@]}"
   judges
+  run "$recipes/judge.py" "${common[@]}" out=referee split=test "seed=$((seed + 200))" "${judge_conf[@]}"
 }
 
 key="mini=$mini"
@@ -101,7 +102,7 @@ run_stage 1 "prepare data" "$data/.done" "" prepare
 key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
 run_stage 3 "embed queries, train the judge" "$done/3" \
-  "$exp/queries $exp/judge $exp/critic" listen
+  "$exp/queries $exp/judge $exp/critic $exp/referee" listen
 key="$key model=$model rl=$rl"
 separator_stages
 

@@ -27,6 +27,7 @@ class Panel:
         sample_rate: of the outputs, in Hz.
         device: where they are heard.
         labels: classes of the whole set, where `clips` are a part of it.
+        referee: another judge, of other recordings; left out like the first.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class Panel:
         sample_rate: int,
         device: torch.device,
         labels: Collection[str] = (),
+        referee: Judge | None = None,
     ):
         self.encoder, self.sample_rate, self.device = encoder, sample_rate, device
         self.labels = clips.labels
         known = set(judge.labels) if judge else set()
         labels = {*clips.labels, *labels}
         self.unknown = sorted(labels - known)
-        self.judge = None if self.unknown else judge
+        asked = {"judge": judge, "referee": referee}
+        self.judges = {n: j for n, j in asked.items() if j and labels <= set(j.labels)}
         names = sorted(labels | known)
         self.label = torch.tensor([names.index(name) for name in clips.labels])
         self.query, _ = clips.queries("text")
@@ -68,9 +71,9 @@ class Panel:
         wave = wave.to(self.device)
         embedding = semantic.embed(self.encoder, wave, self.sample_rate).cpu()
         found = semantic.encoder_scores(embedding, self.query[rows], self.classes, self.label[rows])
-        if self.judge is not None:
-            labels = [self.labels[i] for i in rows]
-            found |= semantic.judge_scores(self.judge, wave, self.sample_rate, labels)
+        labels = [self.labels[i] for i in rows]
+        for name, judge in self.judges.items():
+            found |= semantic.judge_scores(judge, wave, self.sample_rate, labels, name)
         for name, (guest, wanted) in self.guests.items():
             heard = semantic.embed(guest, wave, self.sample_rate).cpu()
             found |= {f"{name}_{k}": (heard * v[rows]).sum(-1) for k, v in wanted.items()}

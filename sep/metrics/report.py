@@ -28,12 +28,14 @@ METRICS = {
     "sar": ("SAR dB", 2),
     "encoder_similarity": ("similarity, encoder", 3),
     "judge_similarity": ("similarity, judge", 3),
+    "referee_similarity": ("similarity, referee", 3),
     "clap_text": ("CLAP, text", 3),
     "clap_audio": ("CLAP, true target", 3),
     "imagebind_text": ("ImageBind, text", 3),
     "imagebind_audio": ("ImageBind, true target", 3),
     "encoder_hit": ("class hits, encoder", 3),
     "judge_hit": ("class hits, judge", 3),
+    "referee_hit": ("class hits, referee", 3),
     "absent_db": ("level when absent, dB", 1),
     "frechet": ("Frechet distance", 4),  # of all clips together, in summaries only
 }

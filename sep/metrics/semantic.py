@@ -62,7 +62,7 @@ def encoder_scores(
 
 
 def judge_scores(
-    judge: Judge, wave: Tensor, sample_rate: int, labels: Sequence[str]
+    judge: Judge, wave: Tensor, sample_rate: int, labels: Sequence[str], name: str = "judge"
 ) -> dict[str, Tensor]:
     """Similarity to the asked class and class hits by the held-out judge.
 
@@ -71,9 +71,10 @@ def judge_scores(
         wave: (B, N).
         sample_rate: in Hz.
         labels: B class names, each one that the judge knows.
+        name: of the judge.
 
     Returns:
-        `judge_similarity` (B,) in [-1, 1] and `judge_hit` (B,) 0 or 1; NaN for silent clips.
+        `<name>_similarity` (B,) in [-1, 1] and `<name>_hit` (B,) 0 or 1; NaN for silent clips.
     """
     index = {name: i for i, name in enumerate(judge.labels)}
     wanted = torch.tensor([index[label] for label in labels], device=wave.device)
@@ -83,6 +84,6 @@ def judge_scores(
     similarity = (embedding * vectors).sum(-1)
     hit = (judge.logits(embedding).detach().argmax(-1) == wanted).to(similarity.dtype)
     return {
-        "judge_similarity": similarity.masked_fill(silent, float("nan")),
-        "judge_hit": hit.masked_fill(silent, float("nan")),
+        f"{name}_similarity": similarity.masked_fill(silent, float("nan")),
+        f"{name}_hit": hit.masked_fill(silent, float("nan")),
     }

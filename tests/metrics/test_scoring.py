@@ -154,6 +154,18 @@ def test_a_judge_without_the_classes_is_left_out(clips):
     assert found.keys() == {"encoder_similarity", "encoder_hit"} and embedding.shape == (2, 16)
 
 
+def test_a_referee_hears_beside_the_judge(clips):
+    torch.manual_seed(0)
+    judge, referee = (Judge(sorted(set(clips.labels)), dim=8, width=8) for _ in range(2))
+    asked = {"sample_rate": RATE, "device": torch.device("cpu"), "guests": {}}
+    panel = Panel(clips, Bands(), judge, referee=referee, **asked)
+    found, _ = panel.hear(clips.mixture[:2], [0, 1])
+    alone, _ = Panel(clips, Bands(), referee, **asked).hear(clips.mixture[:2], [0, 1])
+    for what in ("similarity", "hit"):
+        torch.testing.assert_close(found[f"referee_{what}"], alone[f"judge_{what}"])
+    assert not torch.equal(found["judge_similarity"], found["referee_similarity"])
+
+
 def test_files_that_do_not_fit_are_named(clips, folder, tmp_path):
     audio.write(tmp_path / f"{clips.ids[0]}.wav", torch.zeros(1, 100), RATE)
     output = scoring.of_folder("rl", "text", tmp_path, clips, RATE)

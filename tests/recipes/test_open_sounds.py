@@ -107,6 +107,7 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     assert "| all: by text |" in done.stdout and "the encoder" in done.stdout
     assert len((home / "data/test/mixtures.jsonl").read_text().splitlines()) == 4
     assert "SI-SDRi dB by query" in done.stdout and "level when absent" in done.stdout
+    assert "similarity, referee" in done.stdout
 
 
 def test_recordings_for_fine_tuning_alone_are_a_split_of_their_own(recipe, originals):
