@@ -71,9 +71,7 @@ class _Same(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        height, width = (
-            max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:]
-        )
+        height, width = (-size % stride + kernel - stride for size in x.shape[2:])
         x = pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         return super().forward(x)
 

@@ -112,7 +112,10 @@ def _onnx(network: Network, path: Path) -> Callable[[Tensor, Tensor], Tensor]:
 
     def run(magnitude: Tensor, query: Tensor) -> Tensor:
         inputs = {"magnitude": magnitude.numpy(), "query": query.numpy()}
-        return torch.from_numpy(np.asarray(session.run(["logits"], inputs)[0]))
+        try:
+            return torch.from_numpy(np.asarray(session.run(["logits"], inputs)[0]))
+        except Exception as error:  # its errors share no class but this
+            raise RuntimeError(str(error)) from None
 
     return run
 

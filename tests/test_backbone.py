@@ -8,6 +8,7 @@ from encoders.small import SmallEncoder
 from sep import hub
 from sep.backbone import BackboneUNet
 from sep.errors import ModelError
+from sep.export import export
 from sep.model import QueryNet
 from sep.rl.distill import freeze_head
 
@@ -104,6 +105,14 @@ def test_larger_networks_begin_with_its_masks(kind):
     found = larger.combine(larger.maps(magnitude), query)
     wanted = model.combine(model.maps(magnitude), query)
     torch.testing.assert_close(found, wanted, atol=2e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_it_is_exported_for_any_length(kind, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    assert export(tiny(), tmp_path / "net", kind) < 1e-3  # checked at other lengths
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
 def test_its_head_can_be_frozen():
