@@ -5,9 +5,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu6
 
 from encoders.lite0 import Lite0
+from sep.errors import ModelError
 
-STAGES = ((0, 1, 16), (1, 2, 24), (2, 3, 40), (3, 5, 112), (5, 7, 320))  # of Lite0, per stride
-LEVELS = len(STAGES)
+# first of Lite0's stages at a stride, the one after the last, channels there
+STAGES = ((0, 1, 16), (1, 2, 24), (2, 3, 40), (3, 5, 112), (5, 7, 320))
+DOWN = ("conv_stem", "bn1", "blocks")  # what is Lite0's
 
 
 class BackboneUNet(nn.Module):
@@ -28,7 +30,7 @@ class BackboneUNet(nn.Module):
         stem_channels: of the first convolution; site_channels: as in `UNet`.
     """
 
-    levels = LEVELS
+    levels = len(STAGES)
 
     def __init__(self, width: int = 16, out_channels: int = 32):
         super().__init__()
@@ -67,12 +69,19 @@ class BackboneUNet(nn.Module):
         return [self.last, *self.up[:levels]]
 
     def load_backbone(self, state: dict[str, Tensor]) -> None:
-        """Start the way down from an EfficientNet-Lite0 for one channel, by its state dict."""
-        own = {"conv_stem", "bn1", "blocks"}
-        wanted = {name: value for name, value in state.items() if name.split(".")[0] in own}
-        missing = self.load_state_dict(wanted, strict=False).missing_keys
-        if any(name.split(".")[0] in own for name in missing):
-            raise ValueError(f"no EfficientNet-Lite0: {missing[0]} is missing")
+        """Start the way down from an EfficientNet-Lite0 for one channel, by its state dict.
+
+        Raises:
+            ModelError: the state of another network.
+        """
+        own = [name for name in self.state_dict() if name.split(".")[0] in DOWN]
+        try:
+            self.load_state_dict({name: state[name] for name in own}, strict=False)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(
+                f"a backbone starts from an EfficientNet-Lite0 for one channel, not this ({reason})"
+            ) from None
 
     def _through(self, x: Tensor, added: Tensor | None, kept: list[Tensor]) -> Tensor:
         down = [self.skip(x)]
