@@ -20,7 +20,9 @@ train_conf=(
   sources=3 absent=0.4 gain_db=10 "scene=$scene"
 )
 [ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # 35 min on two CPU cores
-rl_conf=(valid_mixtures=200)
-control_conf=(sources=2 absent=0 gain_db=5)
+# the mixtures of training, so that what is absent stays silent, but as they come from the recordings
+rl_conf=(valid_mixtures=200 sources=3 absent=0.4 gain_db=10)
+[ "$rl" != critic ] || rl_conf+=(steps=48 rl.blend=0.5)
+control_conf=("scene={room: 0, band: 0, noise: 0, loudness_db: 0, family: 0}")
 separate_conf=()
 score_conf=("results=$exp/RESULTS.md" absent=true)
