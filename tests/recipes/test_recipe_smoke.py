@@ -290,18 +290,18 @@ def test_a_backbone_starts_from_what_an_encoder_or_pictures_have_taught(finished
         succeed(exp, "train.py", *lite, f"start={start}", f"out=from_{start}")
         assert (exp / f"from_{start}" / "best" / "model.safetensors").is_file()
     done = program(exp, "train.py", "model=debug", "start=pictures", "out=odd")
-    assert done.returncode == 2 and "start=pictures needs a backbone" in done.stderr
+    assert done.returncode == 1 and "start=pictures needs a backbone" in done.stderr
     done = program(exp, "train.py", *lite, "start=nowhere", "out=odd")
-    assert done.returncode == 2 and "use encoder, pictures or null" in done.stderr
+    assert done.returncode == 1 and "use encoder, pictures or null" in done.stderr
 
 
 def test_an_encoder_learns_more_words_and_they_become_queries(finished, tmp_path):
     _, exp = finished
     table = tmp_path / "wordings.tsv"
     table.write_text("class\twordings\nbird\ta chirp|a tweet\n*\t{} nearby\n")
-    words = ["exp=exp/words", "--config-name", "align_debug", "encoder.weights=exp/main/encoder"]
-    words += [f"wordings={table}", "words=0.1", "align.tune=queries"]
-    succeed(exp, "align.py", *words, "stages.text.steps=0", "stages.audio.steps=0")
+    words = ["exp=exp/words", "encoder.weights=exp/main/encoder", f"wordings={table}", "words=0.1"]
+    words += ["align.tune=queries", "stages.text.steps=0", "stages.audio.steps=0"]
+    succeed(exp, "align.py", *words, "--config-name", "align_debug")
     succeed(exp, "embed.py", "exp=exp/words", f"wordings={table}")
     with safe_open(exp.parent / "words/queries/train.safetensors", "pt") as file:
         text, audio = file.get_tensor("text"), file.get_tensor("audio")
