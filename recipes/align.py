@@ -30,10 +30,12 @@ from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.bank import ClipBank
 from encoders.base import Alignable, EncoderError
 from encoders.preprocess import open_image
+from encoders.small import SmallEncoder
 from encoders.words import learn_words
 from sep.data import wording
 from sep.data.kaldi import DataDir
 from sep.device import resolve
+from sep.errors import OptionError
 from sep.program import guarded, say
 
 AT_ONCE = 128  # pictures that are in memory together, each with its views
@@ -144,7 +146,9 @@ def align(cfg: DictConfig) -> None:
     named = [wordings(train, label, further) for label in classes]
     if cfg.encoder.weights is None:  # weights that are given bring their text space along
         encoder.fit_text(sorted({text for texts in named for text in texts}))
-    elif cfg.words:
+    if cfg.words:
+        if cfg.encoder.weights is None or not further or not isinstance(encoder, SmallEncoder):
+            raise OptionError("words needs wordings and encoder.weights of a small encoder")
         before = [wordings(train, label, {}) for label in classes]
         learn_words(encoder, before, [wording.of(further, c) for c in classes], cfg.words)
     pictures = picture_features(encoder, train, classes, views=True)

@@ -183,8 +183,12 @@ def _pictures(path: Path) -> list[tuple[str, str]]:
     """Pairs of path and class, one a line; none where there is no such table."""
     if not path.exists():
         return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run stage 1 again") from None
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         place, _, label = line.partition("\t")
         if not place.startswith("/") or not label.strip():
             raise DataError(f"{path}:{number}: no picture and class; write `/path<TAB>class`")

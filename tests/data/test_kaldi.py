@@ -183,5 +183,12 @@ def test_more_pictures_than_recordings(directory):
         kaldi.DataDir(directory)
 
 
+def test_a_table_of_pictures_that_is_no_text_is_told(directory):
+    (directory / "pictures").write_bytes(b"/a.png\t\xff\n")
+    assert "pictures: cannot be read" in kaldi.validate(directory)[-1]
+    with pytest.raises(DataError, match="pictures: cannot be read"):
+        kaldi.DataDir(directory)
+
+
 def test_without_a_table_the_pictures_are_those_of_recordings(directory):
     assert kaldi.DataDir(directory).pictures == [(str(directory.parent / "dog.png"), "dog")]

@@ -302,6 +302,8 @@ def test_an_encoder_learns_more_words_and_they_become_queries(finished, tmp_path
     words = ["exp=exp/words", "encoder.weights=exp/main/encoder", f"wordings={table}", "words=0.1"]
     words += ["align.tune=queries", "stages.text.steps=0", "stages.audio.steps=0"]
     succeed(exp, "align.py", *words, "--config-name", "align_debug")
+    done = program(exp, "align.py", "exp=exp/odd", "words=0.1", "--config-name", "align_debug")
+    assert done.returncode == 1 and "words needs wordings and encoder.weights" in done.stderr
     succeed(exp, "embed.py", "exp=exp/words", f"wordings={table}")
     with safe_open(exp.parent / "words/queries/train.safetensors", "pt") as file:
         text, audio = file.get_tensor("text"), file.get_tensor("audio")
