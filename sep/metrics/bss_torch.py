@@ -18,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from scipy.fft import next_fast_len
 from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
@@ -39,8 +41,23 @@ def _toeplitz(correlation: Tensor, taps: int) -> Tensor:
     """
     batch, count = correlation.shape[:2]
     near = torch.cat([correlation[..., 1 - taps :], correlation[..., :taps]], -1)  # |l| < taps
+    if not near.is_cuda:
+        return torch.from_numpy(_rows(near.numpy()))
     rows = near.flip(-1).unfold(-1, taps, 1).flip(-2)  # (B, K, K, taps, taps): a, b is l = a - b
     return rows.permute(0, 1, 3, 2, 4).reshape(batch, count * taps, count * taps)
+
+
+def _rows(near: np.ndarray) -> np.ndarray:
+    """`_toeplitz` of (B, K, K, 2 * taps - 1), the lags from 1 - taps on, in one copy."""
+    batch, count, _, lags = near.shape
+    taps, step = (lags + 1) // 2, near.strides[-1]
+    view = as_strided(
+        near[..., taps - 1 :],
+        (batch, count, taps, count, taps),
+        (*near.strides[:2], step, near.strides[2], -step),
+        writeable=False,
+    )
+    return np.ascontiguousarray(view).reshape(batch, count * taps, count * taps)
 
 
 def _solve(gram: Tensor, right: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
