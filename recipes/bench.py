@@ -269,7 +269,7 @@ def plain_step(model: QueryNet, optimizer, sampler, queries, step: int) -> None:
     batch = draw_batch(sampler, queries, model.spectrogram, step, 0.5)
     x = torch.log(model.spectrogram.warp(batch.magnitude + model.floor))[:, None].contiguous()
     maps = model.sound_net(x)  # (B, K, H, T)
-    weight = model.synth_net.scale * torch.sigmoid(model.frame_net(batch.query * model.query_gain))
+    weight = model.synth_net.scale * model.prompt(batch.query)
     logits = torch.einsum("bsk,bkht->bsht", weight, maps) + model.synth_net.bias
     loss, _ = weighted_bce(
         logits, target_masks(batch.warped, batch.mixture, "ratio"), bin_weight(batch.mixture)

@@ -24,10 +24,12 @@ import encoders
 from encoders import lite0
 from sep import hub
 from sep.backbone import BackboneUNet
+from sep.data.bank import QueryBank, known
 from sep.device import resolve
 from sep.errors import ModelError, OptionError
 from sep.model import QueryNet
 from sep.program import guarded, say
+from sep.recall import Recall
 from sep.rl.reward import ClassHit
 from sep.rl.videoseg import mechanisms
 from sep.train import distributed
@@ -63,6 +65,22 @@ def learned(start: str, encoder: Path) -> dict[str, Tensor]:
     raise OptionError(f"start '{start}' is unknown; use encoder, pictures or null")
 
 
+def remember(model: QueryNet, beta: float, setup: TrainingSetup) -> QueryNet:
+    """The model with a memory of what the training clips are called and sound like.
+
+    Raises:
+        OptionError: beta below 0, or clips that stream from shards, of which no list is held.
+    """
+    if beta < 0:
+        raise OptionError(f"recall={beta:g} must be 0 or more")
+    if not isinstance(setup.queries, QueryBank):
+        raise OptionError("recall needs all training queries at once; set tars=null or recall=0")
+    queries = known(setup.queries)
+    model = hub.extend(model, model.kind, recall={"count": len(queries), "beta": beta})
+    model.recall.known.copy_(queries)
+    return model
+
+
 def train(cfg: DictConfig) -> None:
     """Build everything from the configuration and train."""
     torch.manual_seed(cfg.seed)
@@ -83,6 +101,8 @@ def train(cfg: DictConfig) -> None:
                 )
             model.sound_net.load_backbone(learned(cfg.start, setup.encoder_folder))
         model.to(setup.device)
+    if cfg.recall and not isinstance(model.recall, Recall):
+        model = remember(model, cfg.recall, setup)
     if cfg.network:
         model = hub.extend(model, **OmegaConf.to_container(cfg.network, resolve=True))
     settings = {"trace": cfg.trace, "turns": cfg.turns}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sep.backbone import BackboneUNet
 from sep.device import autocast
 from sep.errors import ModelError
+from sep.recall import Recall
 from sep.spectrogram import Spectrogram
 from sep.unet import UNet
 
@@ -30,6 +31,7 @@ class QueryNet(nn.Module):
         floor: added to magnitudes before the logarithm.
         spectrogram: constructor arguments of `Spectrogram`.
         backbone: None, or `lite0` for the way down of `sep.backbone.BackboneUNet` (five levels).
+        recall: None, or `count` and `beta` of the memory that queries pass (`sep.recall.Recall`).
 
     Subclasses add parts to it and are told apart by `kind` (`sep.hub.KINDS`); what they take beside
     the arguments above goes into `config` too.
@@ -47,6 +49,7 @@ class QueryNet(nn.Module):
         floor: float = 1e-10,
         spectrogram: dict[str, int] | None = None,
         backbone: str | None = None,
+        recall: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.spectrogram = Spectrogram(**(spectrogram or {}))
@@ -61,9 +64,12 @@ class QueryNet(nn.Module):
         }
         if backbone:
             self.config["backbone"] = backbone
+        if recall:
+            self.config["recall"] = dict(recall)
         self.levels, self.query_gain, self.floor = levels, query_gain, floor
         self.amp = True  # bfloat16 inside where the processor has it
         self.sound_net = _sound_net(backbone, width, levels, mask_channels)
+        self.recall = Recall(dim=embed_dim, **recall) if recall else nn.Identity()
         self.frame_net = nn.Linear(embed_dim, mask_channels)
         self.synth_net = _InnerProduct(mask_channels)
         self.to(memory_format=torch.channels_last)
@@ -99,7 +105,7 @@ class QueryNet(nn.Module):
 
     def prompt(self, query: Tensor) -> Tensor:
         """Queries (..., D) to weights of the maps in (0, 1): (..., K)."""
-        return torch.sigmoid(self.frame_net(query * self.query_gain))
+        return torch.sigmoid(self.frame_net(self.recall(query) * self.query_gain))
 
     def base(self, maps: Any) -> Tensor:
         """The U-Net's own maps (B, K, H, T) in what `maps` gave, which subclasses add to."""

@@ -283,6 +283,15 @@ def kin(queries: QueryBank, count: int = 3) -> Tensor:
     return cosine.topk(min(count, len(mean) - 1)).indices
 
 
+def known(queries: QueryBank) -> Tensor:
+    """One query for each label: the mean of its sounds and that of its texts, together: (L, D)."""
+    bank = queries.bank
+    total = torch.zeros(2, len(bank.labels), queries.dim)
+    for part, rows in zip(total, (queries.audio, queries.text.mean(1)), strict=True):
+        part.index_add_(0, bank.label, rows.cpu())
+    return torch.nn.functional.normalize(total, dim=-1).sum(0) / 2
+
+
 def mix_up(
     text: Tensor, audio: Tensor, image: Tensor, has_image: Tensor, rand: Tensor, mixed: float
 ) -> Tensor:

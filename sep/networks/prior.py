@@ -142,7 +142,7 @@ class PriorNet(QueryNet):
         """`heatmap` of a scene, for queries (B, D) or (B, Q, D)."""
         several = query if query.dim() == 3 else query[:, None]
         rows, asked = several.shape[:2]
-        asking = self.from_query(several.flatten(0, 1) * self.query_gain)[:, None]
+        asking = self.from_query(self.recall(several.flatten(0, 1)) * self.query_gain)[:, None]
         mixture = scene.tokens.repeat_interleave(asked, 0)
         seen = self.norm(torch.cat([asking, mixture], 1))  # (B Q, 1 + N, E)
         token = self.token.expand(len(seen), 1, -1)

@@ -295,6 +295,27 @@ def test_a_backbone_starts_from_what_an_encoder_or_pictures_have_taught(finished
     assert done.returncode == 1 and "use encoder, pictures or null" in done.stderr
 
 
+def test_queries_pass_a_memory_of_the_training_classes(finished):
+    _, exp = finished
+    few = ["model=debug", "steps=1", "batch=2", "valid_mixtures=2", "recall=7"]
+    succeed(exp, "train.py", *few, "out=remembering")
+    config = json.loads((exp / "remembering/best/config.json").read_text())
+    assert config["model"]["recall"] == {"count": 3, "beta": 7.0}
+    with safe_open(exp / "remembering/best/model.safetensors", "pt") as file:
+        memory = file.get_tensor("recall.known")
+    assert memory.any(-1).all()
+    # a trained model gets one, and one that has it keeps it
+    more = ["steps=1", "batch=2", "valid_mixtures=2", "recall=3"]
+    succeed(exp, "train.py", *more, "init=exp/main/supervised/best", "out=reminded")
+    config = json.loads((exp / "reminded/best/config.json").read_text())
+    assert config["model"]["recall"] == {"count": 3, "beta": 3.0}
+    succeed(exp, "train.py", *more, "init=exp/main/remembering/best", "out=kept")
+    config = json.loads((exp / "kept/best/config.json").read_text())
+    assert config["model"]["recall"] == {"count": 3, "beta": 7.0}
+    done = program(exp, "train.py", *few[:-1], "recall=-1", "out=odd")
+    assert done.returncode == 1 and "recall=-1 must be 0 or more" in done.stderr
+
+
 def test_an_encoder_learns_more_words_and_they_become_queries(finished, tmp_path):
     _, exp = finished
     table = tmp_path / "wordings.tsv"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin
+from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin, known
 from sep.data.kaldi import DataDir
 from sep.data.mixing import active_rms, colour, level
 from sep.data.scene import Scene
@@ -177,3 +177,13 @@ def test_a_noise_floor_is_in_the_mixture_and_in_no_mask(corpus):
     share = loud.warped.sum(1) / (loud.warped.sum(1) + grid.warp(grid.stft(loud.noise).abs()))
     torch.testing.assert_close(ideal_masks(loud).sum(1), share)
     assert share.min() < 0.5
+
+
+def test_what_is_known_of_a_label_is_the_mean_of_its_sounds_and_that_of_its_texts(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    queries = QueryBank(corpus / "queries.safetensors", bank)
+    found = known(queries)
+    assert found.shape == (len(bank.labels), queries.dim)
+    rows = bank.label == 1
+    sound, text = queries.audio[rows].mean(0), queries.text[rows].mean((0, 1))
+    torch.testing.assert_close(found[1], sound / sound.norm() / 2 + text / text.norm() / 2)
