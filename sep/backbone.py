@@ -6,6 +6,7 @@ from torch.nn.functional import relu6
 
 from encoders.lite0 import Lite0
 from sep.errors import ModelError
+from sep.unet import folded
 
 # first of Lite0's stages at a stride, the one after the last, channels there
 STAGES = ((0, 1, 16), (1, 2, 24), (2, 3, 40), (3, 5, 112), (5, 7, 320))
@@ -60,9 +61,9 @@ class BackboneUNet(nn.Module):
         kept: list[Tensor] = []
         return self.last(self._through(self.bn0(x), None, kept)), kept
 
-    def penultimate(self, x: Tensor) -> Tensor:
-        """The input of the last convolution: (B, 1, H, T) to (B, width, H, T)."""
-        return self._through(self.bn0(x), None, [])
+    def weighted(self, x: Tensor, weight: Tensor) -> Tensor:
+        """As `UNet.weighted`."""
+        return folded(self.last, weight, self._through(self.bn0(x), None, []))
 
     def way_up(self, levels: int) -> list[nn.Module]:
         """The last convolution and the outermost `levels` levels of the way up."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sep.backbone import BackboneUNet
 from sep.device import autocast
 from sep.errors import ModelError
+from sep.joined import Joined
 from sep.recall import Recall
 from sep.spectrogram import Spectrogram
 from sep.unet import UNet
@@ -32,6 +33,7 @@ class QueryNet(nn.Module):
         spectrogram: constructor arguments of `Spectrogram`.
         backbone: None, or `lite0` for the way down of `sep.backbone.BackboneUNet` (five levels).
         recall: None, or `count` and `beta` of the memory that queries pass (`sep.recall.Recall`).
+        networks: U-Nets side by side that share the K maps (`sep.joined`).
 
     Subclasses add parts to it and are told apart by `kind` (`sep.hub.KINDS`); what they take beside
     the arguments above goes into `config` too.
@@ -50,6 +52,7 @@ class QueryNet(nn.Module):
         spectrogram: dict[str, int] | None = None,
         backbone: str | None = None,
         recall: dict[str, Any] | None = None,
+        networks: int = 1,
     ):
         super().__init__()
         self.spectrogram = Spectrogram(**(spectrogram or {}))
@@ -66,9 +69,11 @@ class QueryNet(nn.Module):
             self.config["backbone"] = backbone
         if recall:
             self.config["recall"] = dict(recall)
+        if networks != 1:
+            self.config["networks"] = networks
         self.levels, self.query_gain, self.floor = levels, query_gain, floor
         self.amp = True  # bfloat16 inside where the processor has it
-        self.sound_net = _sound_net(backbone, width, levels, mask_channels)
+        self.sound_net = _sound_net(backbone, width, levels, mask_channels, networks)
         self.recall = Recall(dim=embed_dim, **recall) if recall else nn.Identity()
         self.frame_net = nn.Linear(embed_dim, mask_channels)
         self.synth_net = _InnerProduct(mask_channels)
@@ -94,7 +99,7 @@ class QueryNet(nn.Module):
             return self.combine(self.maps(magnitude), query)
         frames, x = magnitude.shape[-1], self._input(magnitude)
         with autocast(x.device, self.amp):
-            logits = self._folded(x, self.synth_net.scale * self.prompt(query))
+            logits = self.sound_net.weighted(x, self.synth_net.scale * self.prompt(query))
         return logits[..., :frames].float() + self.synth_net.bias
 
     def maps(self, magnitude: Tensor) -> Tensor:
@@ -131,14 +136,6 @@ class QueryNet(nn.Module):
         x = torch.log(self.spectrogram.warp(padded + self.floor))[:, None]
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _folded(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The inner product with one query moved before the last convolution, which is linear."""
-        last = self.sound_net.last
-        kernel = torch.einsum("k,kcij->cij", weight, last.weight)[None]
-        bias = (weight @ last.bias)[None]
-        features = self.sound_net.penultimate(x)
-        return nn.functional.conv2d(features, kernel, bias, padding=last.padding)[:, 0]
-
     def mask(self, magnitude: Tensor, query: Tensor) -> Tensor:
         """Mask in [0, 1] on the linear grid; shapes as in `logits` with F in place of H."""
         return self.spectrogram.unwarp(torch.sigmoid(self.logits(magnitude, query)))
@@ -158,7 +155,14 @@ class QueryNet(nn.Module):
     forward = logits
 
 
-def _sound_net(backbone: str | None, width: int, levels: int, channels: int) -> nn.Module:
+def _sound_net(
+    backbone: str | None, width: int, levels: int, channels: int, networks: int
+) -> nn.Module:
+    if networks != 1:
+        if networks < 1 or channels % networks:
+            raise ModelError(f"{channels} maps cannot be shared by {networks} networks")
+        own = channels // networks
+        return Joined([_sound_net(backbone, width, levels, own, 1) for _ in range(networks)])
     if backbone is None:
         return UNet(width, levels, channels)
     if backbone != "lite0":

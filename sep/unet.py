@@ -50,9 +50,9 @@ class UNet(nn.Module):
         kept: list[Tensor] = []
         return self.unet_block(self.bn0(x), kept=kept), kept
 
-    def penultimate(self, x: Tensor) -> Tensor:
-        """The input of the last convolution: (B, 1, H, T) to (B, 2 x width, H, T)."""
-        return self.unet_block.before_last(self.bn0(x))
+    def weighted(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The sum of the K maps by weights (K,): (B, 1, H, T) to (B, H, T), at the least cost."""
+        return folded(self.last, weight, self.unet_block.before_last(self.bn0(x)))
 
     def way_up(self, levels: int) -> list[nn.Module]:
         """Convolutions and norms after the upsampling of the outermost `levels` levels."""
@@ -79,6 +79,17 @@ def steady(network: nn.Module) -> nn.Module:
         if isinstance(module, _Up):
             module.steady = True
     return twin
+
+
+def folded(last: nn.Conv2d, weight: Tensor, x: Tensor) -> Tensor:
+    """What comes of a last convolution to K channels and their sum by weights (K,), in one.
+
+    Args:
+        last: the convolution, which is linear, so that the weights move before it.
+        x: its input (B, C, H, T); the result is (B, H, T).
+    """
+    kernel = torch.einsum("k,kcij->cij", weight, last.weight)[None]
+    return nn.functional.conv2d(x, kernel, (weight @ last.bias)[None], padding=last.padding)[:, 0]
 
 
 class _Up(nn.Upsample):

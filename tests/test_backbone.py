@@ -39,7 +39,9 @@ def test_sites_halve_from_the_input_to_the_bottleneck():
     with torch.no_grad():
         out, sites = network.sites(x)
         torch.testing.assert_close(out, network(x))
-        torch.testing.assert_close(out, network.last(network.penultimate(x)))
+        weight = torch.tensor([1.0, -2.0, 0.5])
+        wanted = (weight[:, None, None] * out).sum(1)
+        torch.testing.assert_close(network.weighted(x, weight), wanted, atol=1e-4, rtol=1e-4)
     for i, site in enumerate(sites):
         scale = 2 ** (network.levels - i)
         assert site.shape == (1, network.site_channels[i], 64 // scale, 96 // scale)

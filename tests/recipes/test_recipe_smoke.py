@@ -78,8 +78,9 @@ def finished(recipe):
 
 def program(exp: Path, name: str, *options: str, environment: dict[str, str] | None = None):
     """Run a program of recipes/ on the data of the finished run."""
-    data = next((exp.parents[1] / "data").glob("sounds-*"))
-    command = [sys.executable, ROOT / "recipes" / name, f"data={data}", *options]
+    command = [sys.executable, ROOT / "recipes" / name, *options]
+    if name != "join.py":  # which takes no data
+        command.insert(2, f"data={next((exp.parents[1] / 'data').glob('sounds-*'))}")
     return subprocess.run(
         command, cwd=exp.parents[1], env={**os.environ, **(environment or {})},
         capture_output=True, text=True, check=False,
@@ -314,6 +315,24 @@ def test_queries_pass_a_memory_of_the_training_classes(finished):
     assert config["model"]["recall"] == {"count": 3, "beta": 7.0}
     done = program(exp, "train.py", *few[:-1], "recall=-1", "out=odd")
     assert done.returncode == 1 and "recall=-1 must be 0 or more" in done.stderr
+
+
+def test_separators_of_several_seeds_become_one(finished):
+    _, exp = finished
+    few = ["model=debug", "steps=1", "batch=2", "valid_mixtures=2"]
+    for seed in (0, 1):
+        succeed(exp, "train.py", *few, f"out=net{seed}", f"seed={seed}")
+    done = succeed(exp, "join.py", "models=[net0,net1]", "out=joined")
+    assert "2 separators as one" in done.stdout
+    config = json.loads((exp / "joined/best/config.json").read_text())
+    assert [member["seed"] for member in config["provenance"]["joined"]] == [0, 1]
+    assert len(config["provenance"]["labels"]) == 3
+    tuned = ["init=exp/main/joined/best", "out=joined_rl", "rl=debug", "steps=1"]
+    succeed(exp, "rl.py", *tuned, "valid_mixtures=2")
+    done = program(exp, "join.py", "models=[net0]", "out=joined")
+    assert done.returncode == 1 and "models: name two runs or more" in done.stderr
+    done = program(exp, "join.py", "models=[net0,nowhere]", "out=joined")
+    assert done.returncode == 1 and "exp/main/nowhere/best: no model here" in done.stderr
 
 
 def test_an_encoder_learns_more_words_and_they_become_queries(finished, tmp_path):
