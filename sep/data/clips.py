@@ -40,14 +40,6 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     return wave, rate
 
 
-def cut_off(path: Path) -> bool:
-    """Whether a WAV file is shorter than its header says."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    size = path.stat().st_size
-    return head[:4] == b"RIFF" and size < 8 + int.from_bytes(head[4:], "little")
-
-
 def to_mono(wave: np.ndarray, rate: int) -> np.ndarray:
     """Mix samples (N, C) at `rate` Hz to one channel at 16 kHz, (M,) in float64.
 

@@ -15,13 +15,13 @@ from sep import container
 from sep.data import clips, mirror
 from sep.data.kaldi import SAMPLE_RATE
 from sep.data.vggsound import CLIP_S
+from sep.data.whole import cut_off
 from sep.errors import AudioFileError, SepError
 
 WHOLE_S = 20.0  # a file this long is no clip of 10 s but the video that it is to be cut from
 PICTURE_SIDE = 320  # pixels of the longer side, at most
 PROGRESS_S = 5
 JOURNAL = "made.jsonl"  # what is made, so that an interrupted run goes on
-UNKNOWN_BYTES = 0xFFFF_FFFF  # the size that a WAV file has in its header when it was streamed
 
 
 @dataclass(frozen=True)
@@ -217,27 +217,6 @@ def decode(path: Path, longest_s: float | None = None) -> tuple[np.ndarray, int]
             raise clips.ClipError("has no samples")
         return wave, rate
     return clips.decode(path.read_bytes())
-
-
-def cut_off(path: Path) -> bool:
-    """Whether a WAV or MP4 file ends before it should by its own headers."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(12)
-        if start[:4] == b"RIFF":
-            announced = int.from_bytes(start[4:8], "little")
-            return announced != UNKNOWN_BYTES and size < 8 + announced
-        place = 0
-        while start[4:8] == b"ftyp" and place + 8 <= size:
-            file.seek(place)
-            head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if length < 8:  # 0: to the end of the file; others are ffmpeg's to judge
-                return False
-            place += length
-    return place > size
 
 
 def segment(mono: np.ndarray, samples: int, centre_s: float | None) -> np.ndarray:

@@ -21,6 +21,7 @@ import torch
 
 from sep import audio
 from sep.data import audiocaps, clips, kaldi, mixtures
+from sep.data.whole import cut_off
 from sep.errors import AudioFileError, DataError
 from sep.program import guarded
 
@@ -54,7 +55,7 @@ def convert(job: tuple[audiocaps.Clip, Path]) -> list[tuple[str, float]] | str:
     clip, wav = job
     torch.set_num_threads(1)
     try:
-        if clips.cut_off(clip.path):
+        if cut_off(clip.path):
             return f"{clip.path}: is cut off; fetch it again"
         wave, rate = audio.read(clip.path)
         if wave.shape[-1] > WHOLE_S * rate:

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from sep.data import clips, esc50, kaldi, mixtures
+from sep.data.whole import cut_off
 from sep.errors import DataError
 from sep.program import guarded
 
@@ -40,7 +41,7 @@ def convert(job: tuple[Path, Path, bool]) -> list[tuple[str, float]] | str:
     """Clean one file and write it, trimmed or whole; a string says what is wrong with it."""
     path, wav, trim = job
     try:
-        if clips.cut_off(path):
+        if cut_off(path):
             return "is cut off; fetch it again"
         wave, rate = clips.decode(path.read_bytes())
         return clips.write(wav, path.stem, clips.clean(wave, rate, trim=trim))

@@ -9,3 +9,4 @@ rl_conf=(rl.batch=2 rl.options.group_size=2 rl.options.replay_pool=1
 control_conf=()
 separate_conf=(examples=2)
 score_conf=(check=0)
+[ -z "$vggsound" ] || score_conf+=(published=music_clean)

@@ -14,3 +14,4 @@ rl_conf=(valid_mixtures=200 bank_gb=4)
 control_conf=()
 separate_conf=()
 score_conf=("results=$exp/RESULTS.md")
+[ -z "$vggsound" ] || score_conf+=(published=music_clean)  # beside the paper's table

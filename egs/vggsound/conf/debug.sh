@@ -8,4 +8,4 @@ rl_conf=(rl.batch=2 rl.options.group_size=2 rl.options.replay_pool=1
   steps=2 valid_every=1 valid_mixtures=2)
 control_conf=()
 separate_conf=(examples=2)
-score_conf=(check=0)
+score_conf=(check=0 published=vggsound_clean)

@@ -13,4 +13,4 @@ train_conf=("model=$model" steps=50000 batch=32 valid_every=2500 valid_mixtures=
 rl_conf=(valid_mixtures=200 bank_gb=8)
 control_conf=()
 separate_conf=()
-score_conf=("results=$exp/RESULTS.md")
+score_conf=("results=$exp/RESULTS.md" published=vggsound_clean)  # beside the paper's table
