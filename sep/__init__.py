@@ -6,13 +6,14 @@ K mask channel, D embedding, Q query. Sample rates in Hz, times in seconds, leve
 """
 
 __version__ = "0.1.0"
-__all__ = ["FileSeparation", "FileSplit", "Separation", "Separator", "Split"]
+_ERRORS = ("SepError", "AudioFileError", "QueryError", "ModelError", "OptionError")
+__all__ = ["FileSeparation", "FileSplit", "Separation", "Separator", "Split", *_ERRORS]
 
 
 def __getattr__(name: str):
     """Import the public classes when they are first asked for, so that `sep --help` is fast."""
     if name in __all__:
-        from sep import separator
+        from sep import errors, separator
 
-        return getattr(separator, name)
+        return getattr(errors if name in _ERRORS else separator, name)
     raise AttributeError(f"module 'sep' has no attribute '{name}'")

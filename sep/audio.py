@@ -23,6 +23,7 @@ from sep.errors import AudioFileError
 
 INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 SUFFIXES = (
     ".wav",
     ".flac",
@@ -386,25 +387,31 @@ def kept_subtype(subtype: str, path: str | Path) -> str:
     )
 
 
+def limited(subtype: str) -> bool:
+    """Whether a sample type ends at full scale: integers, and what is coded from them."""
+    return subtype not in (*FLOAT_SUBTYPES, *LOSSY_SUBTYPES)
+
+
 def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, Tensor]:
     """Target and residual whose written samples add up to the mixture's.
 
     For an integer subtype both are put on its steps of 2^(1 - bits), and the target is limited
     where the residual would leave full scale. The sum of the integers is then the mixture
     exactly, if the mixture is on those steps, otherwise within half a step. PCM_32 is treated as
-    24 bits, all that float32 samples have. Float subtypes add up within a rounding of float32.
+    24 bits, all that float32 samples have, and so is what is coded from integers (ULAW), before its
+    coding. Float subtypes add up within a rounding of float32.
 
     Args:
-        mixture: any shape, in [-1, 1] for an integer subtype.
+        mixture: any shape, in [-1, 1] for a subtype that is `limited`.
         target: same shape.
         subtype: of libsndfile.
 
     Returns:
         target and residual.
     """
-    if subtype not in INTEGER_BITS:
+    if not limited(subtype):
         return target, mixture - target
-    scale = 2.0 ** (min(INTEGER_BITS[subtype], 24) - 1)
+    scale = 2.0 ** (min(INTEGER_BITS.get(subtype, 24), 24) - 1)
     parts = torch.empty_like(mixture), torch.empty_like(mixture)
     for start in range(0, mixture.shape[-1], BLOCK):
         block = (..., slice(start, start + BLOCK))
@@ -487,14 +494,14 @@ def _encoded(path: Path, samples: np.ndarray, subtype: str) -> np.ndarray:
     """Samples (N, C) as the type from which libsndfile makes `subtype` without changing them."""
     if not np.isfinite(samples).all():
         raise AudioFileError(f"{path}: not written, the result has NaN or infinite samples")
-    if subtype not in INTEGER_BITS:
-        return samples
-    bits = INTEGER_BITS[subtype]
-    if np.abs(samples).max(initial=0.0) > 1:
+    if limited(subtype) and np.abs(samples).max(initial=0.0) > 1:
         raise AudioFileError(
             f"{path}: samples beyond full scale do not fit {subtype}; "
             "use --subtype FLOAT, --clip rescale or --clip clamp"
         )
+    if subtype not in INTEGER_BITS:
+        return samples
+    bits = INTEGER_BITS[subtype]
     scale = 2.0 ** (bits - 1)
     exact = np.float64 if bits == 32 else np.float32
     steps = np.clip(np.rint(samples * exact(scale)), -scale, scale - 1).astype(np.int32)

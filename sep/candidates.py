@@ -7,6 +7,7 @@ closed form at the time of inference. Taking the best alone follows the encoder'
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -53,10 +54,10 @@ def variants(candidates: int, sharpness: float = 1.0) -> list[Variant]:
     Raises:
         OptionError: a number of candidates that there is not, a sharpness that is none.
     """
-    if not 1 <= candidates <= len(VARIANTS):
+    if not isinstance(candidates, Integral) or not 1 <= candidates <= len(VARIANTS):
         raise OptionError(f"candidates {candidates}: try 1 to {len(VARIANTS)} masks")
-    if not 0 < sharpness < math.inf:
-        raise OptionError(f"sharpness {sharpness:g}: give a number above 0, such as 2")
+    if not isinstance(sharpness, Real) or not 0 < sharpness < math.inf:
+        raise OptionError(f"sharpness {sharpness}: give a number above 0, such as 2")
     return [Variant(sharpness * v.sharpness, v.offset) for v in VARIANTS[:candidates]]
 
 

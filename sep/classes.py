@@ -8,7 +8,7 @@ from torch import Tensor
 
 from encoders.base import Encoder
 from sep.audio import Resampler
-from sep.query import embed_query
+from sep.query import embed_query, loud_mono
 from sep.stream import SILENCE
 
 STRETCHES = 24  # of a recording at most; a longer one has longer stretches
@@ -68,7 +68,7 @@ def heard(
     for block in blocks:
         arrived += block.shape[-1]
         down = down or Resampler(1, rate, own)
-        waiting = torch.cat([waiting, down.push(block.mean(0)[None], arrived >= frames)[0]])
+        waiting = torch.cat([waiting, down.push(loud_mono(block)[None], arrived >= frames)[0]])
         whole = len(waiting) // window * window
         take(waiting[:whole].view(-1, window))
         waiting = waiting[whole:]

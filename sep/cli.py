@@ -1,18 +1,56 @@
 """The `sep` command. Exit codes: 0 done, 1 some files failed, 2 wrong usage, 130 interrupted.
 
+A signal to end (SIGTERM, SIGHUP) clears up as Ctrl-C does and exits with 128 + its number.
+
 Everything heavy is imported after the arguments are known, so that `sep --help` answers at once.
 """
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from sep.commands import export, import_checkpoint, inspect, labels, score, separate, serve
 from sep.errors import SepError, notice
 
 COMMANDS = (separate, serve, inspect, labels, score, export, import_checkpoint)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal to end; handled as Ctrl-C is.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While it lasts, signals to end raise `Ended`, but for those that are ignored (nohup)."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    former = {}
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+        for number in filter(None, numbers):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                former[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Waiting threads sleep rather than spin: on a busy machine this is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
-        code = options.run(options)
+        with ended_by_signals():
+            code = options.run(options)
         sys.stdout.flush()
         return code
     except SepError as error:
@@ -55,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {NO_ROOM}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\ninterrupted; finished files are complete and kept", file=sys.stderr)
-        return 130
+        return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def resolve(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SepError(f"device '{name}' is unknown; use auto, cpu, cuda or mps") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise SepError(f"device '{name}' is unknown; use auto, cpu, cuda or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SepError(f"device '{name}' is not available here; use --device cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def embed_query(
         "audio": partial(_audio, encoder),
         "image": partial(_image, encoder),
     }
-    items = {"text": _listed(text), "audio": _listed(audio), "image": _listed(image)}
+    texts = list(text) if isinstance(text, tuple) else _listed(text)
+    items = {"text": texts, "audio": _listed(audio), "image": _listed(image)}
     wanted = {kind: _each(embed[kind], items[kind]) for kind in KINDS if items[kind]}
     if not wanted:
         raise QueryError("nothing to look for: give a text, audio or image query")
@@ -201,10 +203,12 @@ def _listed(items: Any) -> list[Any]:
 
 def _checked(weights: Mapping[str, float] | None) -> Mapping[str, float]:
     known = (*KINDS, "negative")
+    if not isinstance(weights or {}, Mapping):
+        raise QueryError(f"weights {weights!r:.40}: give a mapping such as {{'text': 2}}")
     for kind, weight in (weights or {}).items():
         if kind not in known:
             raise QueryError(f"weight '{kind}' is unknown; use {', '.join(known)}")
-        if not 0 <= float(weight) < float("inf"):
+        if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
             raise QueryError(f"weight {kind}={weight} must be 0 or more")
     return weights or {}
 

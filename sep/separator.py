@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,8 @@ CONTEXT_FRAMES = 384  # what is further away changes a target by less than -60 d
 OVERLAP = 0.05
 FILE_BLOCK = 2**17  # samples a channel read at once
 LAG_S = 4.3  # of a stream; shorter ones cost signal
+ASKED = {"text", "audio", "image", "negative", "weights", "templates"}  # in a mapping
+ALIASES = {"audio_query": "audio"}  # as `separate` calls it
 Query = str | Mapping[str, Any] | Tensor  # a text, arguments of `query`, or what it returns
 
 
@@ -160,7 +163,7 @@ class Separator:
             QueryError: a query that cannot be used.
             OptionError: candidates or sharpness out of range.
         """
-        asked = _asked(text, audio_query, image, negative, weights) if query is None else query
+        asked = _asked(query, text, audio_query, image, negative, weights)
         made = self.split(
             audio,
             sample_rate,
@@ -267,7 +270,7 @@ class Separator:
             AudioFileError: a recording that cannot be used, a file that cannot be written.
             QueryError: a query that cannot be used.
         """
-        asked = _asked(text, audio_query, image, negative, weights) if query is None else query
+        asked = _asked(query, text, audio_query, image, negative, weights)
         made = self.split_file(
             source,
             None if target is None else [target],
@@ -339,7 +342,7 @@ class Separator:
             gain = self._peak(source, head, scan, vectors, reading)
         subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
         subtype = subtype.upper()
-        if clip == "none" and subtype in recording.INTEGER_BITS and scan.peak > 1:
+        if clip == "none" and recording.limited(subtype) and scan.peak > 1:
             raise AudioFileError(
                 f"{source}: peaks at {scan.peak:g}, more than {subtype} holds; "
                 "use --subtype FLOAT, --clip rescale or --clip clamp"
@@ -391,7 +394,7 @@ class Separator:
         blocks: Iterable[Waveform],
         sample_rate: int,
         *,
-        query: Tensor,
+        query: Query,
         sharpness: float = 1.0,
         peak: float = 1.0,
         lag_s: float = LAG_S,
@@ -411,9 +414,10 @@ class Separator:
                 play(target)
 
         Args:
-            blocks: floating-point samples (C, n) or (n,), all with the same C.
+            blocks: floating-point samples (C, n) or (n,), all with the same C; those without any
+                are left out.
             sample_rate: in Hz.
-            query: (D,) from `query`.
+            query: a text, a mapping with arguments of `query`, or the vector that it returns.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             peak: largest magnitude to come; the parts are rounded to 24 bits below it, so that
                 they add up exactly.
@@ -427,11 +431,14 @@ class Separator:
         chunking = live(round(lag_s * own), hop, hop * 2**self.model.levels)
         scan = Scan()
         scan.peak = peak
-        waves = (load(block, sample_rate)[0].float() for block in blocks)
+        asked = self._vector(query)
+        waves = (
+            load(block, sample_rate)[0].float() for block in blocks if 0 not in np.shape(block)
+        )
         if (first := next(waves, None)) is None:
             return
         before = torch.zeros(len(first), round(chunking.context * sample_rate / own))
-        masking = Masking(self.model, query[None], [alone(Variant(sharpness))])
+        masking = Masking(self.model, asked[None], [alone(Variant(sharpness))])
         adder = OverlapAdd(masking, chunking, self.device, masking.whole)
         pairs = separated(chain([before, first], waves), sample_rate, masking, adder, scan)
         next(pairs)  # what comes of the silence before, a context that the first segment has, too
@@ -450,9 +457,23 @@ class Separator:
         return meter.similarity(query)
 
     def _vector(self, query: Query) -> Tensor:
-        if isinstance(query, Tensor):
-            return query
-        return self.query(**query) if isinstance(query, Mapping) else self.query(text=query)
+        """One query as (D,)."""
+        if isinstance(query, str):
+            return self.query(text=query)
+        if isinstance(query, Mapping):
+            given = {ALIASES.get(name, name): value for name, value in query.items()}
+            for name in given.keys() - ASKED:
+                raise QueryError(f"a query has no '{name}'; use {', '.join(sorted(ASKED))}")
+            return self.query(**given)
+        if not isinstance(query, Tensor):
+            raise QueryError(f"a query is a text, a mapping or a vector, not {query!r:.40}")
+        size = self.model.config["embed_dim"]
+        if query.shape != (size,) or not (query.isfinite().all() and query.any()):
+            raise QueryError(
+                f"query: give the {size} finite numbers that Separator.query returns, "
+                f"not a tensor of shape {tuple(query.shape)}"
+            )
+        return query.float()
 
     def _adder(self, masking: Masking) -> OverlapAdd:
         """Joins segments; the separator remembers where there was room for smaller ones only."""
@@ -518,8 +539,19 @@ def default_model() -> Path:
 
 
 def _asked(
-    text: Any, audio: Any, image: Any, negative: Any, weights: Mapping[str, float] | None
-) -> dict[str, Any]:
-    """Arguments of `Separator.query`."""
+    query: Tensor | None,
+    text: Any,
+    audio: Any,
+    image: Any,
+    negative: Any,
+    weights: Mapping[str, float] | None,
+) -> Query:
+    """The query itself, or arguments of `Separator.query`."""
     kinds = {"text": text, "audio": audio, "image": image, "negative": negative}
-    return {**kinds, "weights": weights}
+    kinds["weights"] = weights
+    if query is None:
+        return kinds
+    others = [kind for kind, given in kinds.items() if given is not None]
+    if others:
+        raise QueryError(f"query is given in place of {', '.join(others)}; leave one of them out")
+    return query

@@ -1,6 +1,7 @@
 """A recording as it is given in Python: a path, an array or a tensor."""
 
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,15 @@ def load(
         return *recording.read(audio), lambda wave: wave
     if not isinstance(audio, Tensor | np.ndarray):
         raise AudioFileError("audio: give a path, a numpy array or a tensor")
-    if sample_rate is None or sample_rate <= 0:
+    if sample_rate is None:
         raise AudioFileError("audio: an array has no rate of its own; pass sample_rate in Hz")
+    lowest, highest = recording.LOWEST_HZ, recording.HIGHEST_HZ
+    if not isinstance(sample_rate, Real) or not lowest <= sample_rate <= highest:
+        raise AudioFileError(
+            f"audio: sample_rate {sample_rate!r}; give a number from {lowest} to {highest} Hz"
+        )
+    if isinstance(audio, np.ndarray):
+        audio = np.ascontiguousarray(audio)  # torch takes no negative strides
     wave = torch.as_tensor(audio).detach().cpu()
     if not wave.is_floating_point():
         raise AudioFileError(f"audio: {wave.dtype} samples; scale them to floats in [-1, 1]")
@@ -39,6 +47,10 @@ def load(
         raise AudioFileError(f"audio: shape {tuple(wave.shape)} looks like (N, C); transpose it")
     if not wave.isfinite().all():
         raise AudioFileError("audio: contains NaN or infinite samples; repair the recording")
+    if wave.abs().max() > recording.LARGEST:
+        raise AudioFileError(
+            f"audio: samples beyond {recording.LARGEST:g}; scale them to floats in [-1, 1]"
+        )
 
     def restore(result: Tensor) -> Waveform:
         result = result.reshape(wave.shape)

@@ -58,7 +58,7 @@ def make_wav(tmp_path: Path):
         count = round(seconds * rate) if frames is None else frames
         draw = np.random.default_rng(0)
         time = np.arange(count)[:, None] / rate
-        tones = 0.3 * np.sin(2 * np.pi * np.array([440.0, 660.0])[:channels] * time)
+        tones = 0.3 * np.sin(2 * np.pi * np.resize([440.0, 660.0], channels) * time)
         wave = tones + 0.1 * draw.standard_normal((count, channels))
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

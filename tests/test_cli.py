@@ -283,7 +283,8 @@ def test_a_text_query_loads_nothing_slow_and_its_tower_only_the_first_time(make_
         assert ("tokenizers" in loaded) == first
 
 
-def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_no_half_file(tmp_path, number):
     soundfile.write(
         "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 1800), 16_000
     )
@@ -295,15 +296,17 @@ def test_ctrl_c_leaves_no_half_file_and_exits_130(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup, &
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored under nohup, &
     )
     begun = time.monotonic()
     while not list(tmp_path.rglob("*.tmp")) and time.monotonic() < begun + 60:
         time.sleep(0.01)  # until it writes
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert (
+        process.returncode == 128 + number and "interrupted" in errors and "Traceback" not in errors
+    )
     assert not list((tmp_path).rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))
 
 

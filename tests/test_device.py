@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sep.chunk import Chunking, OverlapAdd, overlap_add
-from sep.device import AT_ONCE, out_of_memory, pieces, with_room
+from sep.device import AT_ONCE, out_of_memory, pieces, resolve, with_room
+from sep.errors import SepError
 from sep.separator import SHIPPED, Separator
 from sep.web.examples import sounds
 
@@ -46,6 +47,20 @@ def test_a_processor_does_one_piece_at_a_time():
     wave = torch.randn(500, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(overlap_add(adder, wave), wave)
     assert set(seen) == {1} and adder.chunking.batch == 1
+
+
+def test_auto_prefers_cuda_then_mps_and_others_are_unknown(monkeypatch):
+    has = {"cuda": True, "mps": True}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has["cuda"])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has["mps"])
+    assert resolve("auto").type == "cuda"
+    has["cuda"] = False
+    assert resolve("auto").type == "mps"
+    has["mps"] = False
+    assert resolve("auto").type == "cpu"
+    for name in ("xpu", "meta", "vulkan", "gpu", ""):
+        with pytest.raises(SepError, match="is unknown; use auto, cpu, cuda or mps"):
+            resolve(name)
 
 
 def test_faults_of_memory_are_told_from_others():

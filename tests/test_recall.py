@@ -22,7 +22,7 @@ def remembering(**options) -> QueryNet:
 
 
 def test_a_query_becomes_the_weighted_mean_of_what_is_known():
-    recall = Recall(count=2, dim=2, beta=math.log(3) / 0.8)
+    recall = Recall(count=2, dim=2, beta=math.log(3) / 0.8).eval()
     recall.known.copy_(torch.tensor([[1.0, 0.0], [0.0, 5.0]]))  # of any length
     query = torch.tensor([[1.0, 0.0], [0.9, 0.1]])
     share = 3 ** (1 / 0.8)  # of the first to the second: exp(beta * 1) and exp(0)
@@ -33,7 +33,7 @@ def test_a_query_becomes_the_weighted_mean_of_what_is_known():
 
 
 def test_many_queries_at_once_and_none_that_is_near():
-    recall = Recall(count=3, dim=4, beta=7.0)
+    recall = Recall(count=3, dim=4, beta=7.0).eval()
     recall.known.copy_(torch.eye(3, 4))
     query = torch.nn.functional.normalize(torch.randn(5, 2, 4), dim=-1)
     recalled = recall(query)
@@ -42,6 +42,13 @@ def test_many_queries_at_once_and_none_that_is_near():
     torch.testing.assert_close(recalled[3, 1], recall(query[3, 1]))
     stranger = recall(torch.tensor([0.0, 0.0, 0.0, 1.0]))
     torch.testing.assert_close(stranger, torch.tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3))
+
+
+def test_in_training_queries_pass_as_they_are():
+    recall, query = Recall(count=3, dim=4, beta=7.0), torch.randn(5, 4)
+    recall.known.copy_(torch.eye(3, 4))
+    assert torch.equal(recall.train()(query), query)
+    assert not torch.equal(recall.eval()(query), query)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import sep
 from sep import audio
 from sep.candidates import alone, blend, variants
 from sep.chunk import Chunking
@@ -193,7 +194,7 @@ def test_results_can_be_used_in_training(separator, query):
 def test_unusable_recordings_are_refused_with_the_fix(separator, query):
     faults = [
         (noise(100), None, "pass sample_rate"),
-        (noise(100), 0, "pass sample_rate"),
+        (noise(100), 0, "give a number from 100"),
         (torch.zeros(0), 16_000, "give samples"),
         (noise(2, 2, 100), 16_000, "give samples"),
         (noise(100, 2), 16_000, "transpose"),
@@ -399,3 +400,51 @@ def test_queries_that_are_no_text_or_endless_are_no_fault(separator, query):
         long = separator.query(text="dog " * 2500, negative="rain " * 2000)
     odd = separator.query(text="a bell \udcff")
     assert long.isfinite().all() and odd.isfinite().all()
+
+
+def test_what_python_gives_is_checked_in_one_line(separator, query):
+    wave, size = noise(2000), query.shape[0]
+    odd = [
+        ({"sample_rate": "16000"}, AudioFileError, "sample_rate '16000'"),
+        ({"sample_rate": float("nan")}, AudioFileError, "sample_rate nan"),
+        ({"sample_rate": 10}, AudioFileError, "from 100 to 10000000 Hz"),
+        ({"query": query, "text": "a dog"}, QueryError, "in place of text"),
+        ({"query": query * float("nan")}, QueryError, f"the {size} finite numbers"),
+        ({"query": query[:-1]}, QueryError, rf"shape \({size - 1},\)"),
+        ({"query": 0 * query}, QueryError, "finite numbers"),
+        ({"text": "a", "weights": {"text": "x"}}, QueryError, "weight text=x"),
+        ({"text": "a", "weights": [1.0]}, QueryError, "give a mapping"),
+        ({"query": query, "candidates": 2.5}, OptionError, "candidates 2.5"),
+        ({"query": query, "sharpness": "2"}, OptionError, "sharpness 2"),
+    ]
+    for arguments, kind, message in odd:
+        with pytest.raises(kind, match=message):
+            separator.separate(wave, **{"sample_rate": 16_000} | arguments)
+    with pytest.raises(AudioFileError, match="scale them"):
+        separator.separate(wave * 1e20, 16_000, query=query)
+    with pytest.raises(QueryError, match="has no 'sound'; use audio"):
+        separator.split(wave, 16_000, queries=[{"sound": "x.wav"}])
+    with pytest.raises(QueryError, match="not 7"):
+        separator.split(wave, 16_000, queries=[7])
+    assert issubclass(sep.QueryError, sep.SepError) and sep.QueryError is QueryError
+
+
+def test_what_python_gives_is_taken_where_it_is_clear(separator, query):
+    wave = noise(2, 4000)
+    plain = separator.separate(wave, 16_000, query=query)
+    mirrored = separator.separate(wave.numpy()[::-1], 16_000, query=query)  # negative strides
+    np.testing.assert_array_equal(mirrored.target[::-1], plain.target.numpy())
+    texts = [separator.query(text=given) for given in (("a dog", "rain"), ["a dog", "rain"])]
+    assert torch.equal(*texts)
+    example = (noise(16_000), 16_000)
+    asked = [separator.queries([{name: example}]) for name in ("audio", "audio_query")]
+    assert torch.equal(*asked)
+
+
+def test_a_stream_is_asked_in_words_and_may_pause(separator):
+    blocks = [noise(16_000), noise(0), noise(16_000)]
+    pairs = list(separator.stream(blocks, 16_000, query="a dog"))
+    assert [target.shape[-1] for target, _ in pairs] == [16_000, 16_000]
+    again = list(separator.stream(blocks[::2], 16_000, query=separator.query(text="a dog")))
+    for pair, other in zip(pairs, again, strict=True):
+        assert torch.equal(pair[0], other[0])

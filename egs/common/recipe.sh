@@ -1,5 +1,5 @@
 # What the run.sh of every data set does alike, sourced behind stages.sh. It reads: exp, data, tag,
-# device, seed, rl, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh. Where rl_conf
+# device, seed, rl, nets, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh. Where rl_conf
 # and train_conf differ in the mixtures they draw, control_conf gives the control those of RL.
 
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
@@ -18,6 +18,19 @@ align_and_judge() {  # side by side, as neither gains much from more than half o
   trap 'kill "$judge" 2>/dev/null || true' EXIT
   run "$recipes/align.py" "${common[@]}" "threads=$half" "${align_conf[@]}"
   wait "$judge"
+}
+
+supervise() {  # with nets above 1 as many, with other seeds, joined
+  local k runs=
+  if [ "${nets:-1}" -le 1 ]; then
+    train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
+    return
+  fi
+  for k in $(seq "$nets"); do
+    train "$recipes/train.py" "${common[@]}" "${train_conf[@]}" "out=net$k" "seed=$((seed + k - 1))"
+    runs+="${runs:+,}net$k"
+  done
+  run "$recipes/join.py" "tag=$tag" "models=[$runs]"
 }
 
 tune() {  # both end where their time ends: no choice among checkpoints bends the comparison
@@ -45,8 +58,7 @@ encoder_stages() {  # 2 and 3
 }
 
 separator_stages() {  # 4 to 7
-  run_stage 4 "train the separator" "$done/4" "$exp/supervised" \
-    train "$recipes/train.py" "${common[@]}" "${train_conf[@]}"
+  run_stage 4 "train the separator" "$done/4" "$exp/supervised $exp/net*" supervise
   run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
   run_stage 6 "separate the test set" "$done/6" "$exp/separated" separate
   run_stage 7 "score" "$done/7" "$exp/scores" score

@@ -16,6 +16,7 @@ final=false       # train on what esc50 and philharmonia validate, too
 tune=             # share of the training recordings that only stage 5 hears, such as 0.34
 encoder=align     # align: train it here; shipped: take the one that ships
 model=lite0       # separator: lite0, small, omnisep
+nets=2            # separators that are trained, with other seeds, and joined
 rl=critic         # fine-tuning: a file of recipes/conf/rl, such as critic, default or marssep
 device=auto       # auto, cpu, cuda
 ngpu=1            # processes for training, one a GPU
@@ -103,7 +104,7 @@ key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
 run_stage 3 "embed queries, train the judge" "$done/3" \
   "$exp/queries $exp/judge $exp/critic $exp/referee" listen
-key="$key model=$model rl=$rl"
+key="$key model=$model nets=$nets rl=$rl"
 separator_stages
 
 if [ "$stop_stage" -ge 7 ]; then

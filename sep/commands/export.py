@@ -4,6 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sep.errors import OptionError
+
+ENDS = {".onnx": "onnx", ".pt": "torchscript"}
+
 
 def add(commands: Any) -> None:
     """Add the subcommand and its options."""
@@ -17,8 +21,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="model folder (default: as in `separate`)"
     )
-    parser.add_argument("--format", choices=("onnx", "torchscript"), default="onnx")
+    parser.add_argument(
+        "--format", choices=tuple(ENDS.values()), help="default: as FILE ends, .onnx or .pt"
+    )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier file")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,8 +34,15 @@ def run(options: argparse.Namespace) -> int:
     from sep.export import export
     from sep.separator import default_model
 
-    model = hub.from_pretrained(options.model or default_model())
-    difference = export(model, options.out, options.format)
+    folder, out = Path(options.model or default_model()), Path(options.out)
+    kind = options.format or ENDS.get(out.suffix.lower())
+    if kind is None:
+        raise OptionError(f"-o {out}: end the name in {' or '.join(ENDS)}, or give --format")
+    if folder.resolve() in out.resolve().parents:
+        raise OptionError(f"-o {out}: is in the folder of the model; choose another place")
+    if out.is_file() and not options.overwrite:
+        raise OptionError(f"{out}: exists; use --overwrite")
+    difference = export(hub.from_pretrained(folder), out, kind)
     size = Path(options.out).stat().st_size / 1e6
     print(f"{options.out}: {size:.1f} MB, logits within {difference:.1e} of the model's")
     return 0

@@ -99,13 +99,16 @@ def plan(
     return jobs
 
 
-def keep_apart(jobs: Sequence[Job], read: Sequence[str], others: Sequence[str]) -> None:
+def keep_apart(
+    jobs: Sequence[Job], read: Sequence[str], others: Sequence[str], model: str | None = None
+) -> None:
     """Refuse results in the place of what is read; a job onto its own recording fails by itself.
 
     Args:
         jobs: what is planned.
         read: files that are read beside the recordings; names of no file do no harm.
         others: further files that are written.
+        model: folder of the model, in which nothing may be written.
 
     Raises:
         SepError: one would be overwritten.
@@ -114,8 +117,11 @@ def keep_apart(jobs: Sequence[Job], read: Sequence[str], others: Sequence[str]) 
     taken |= {realpath(name): name for name in read}
     results = [(path, realpath(job.source)) for job in jobs for path in job.outputs]
     results += [(Path(name), "") for name in others]
+    home = model and realpath(model)
     for path, own in results:
         place = realpath(path)
+        if home and Path(home) in Path(place).parents:
+            raise SepError(f"{path}: is in the folder of the model; choose another output")
         if place in taken and place != own:
             raise SepError(
                 f"{taken[place]}: is read, and would be overwritten by a result; "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sep.commands.plan import Job, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, died, outcomes
 from sep.commands.values import MOST, factor, few, positive, seconds, weights
-from sep.commands.verdict import facts, line, progress, write_summary
+from sep.commands.verdict import facts, is_summary, line, progress, write_summary
 from sep.errors import AudioFileError, OptionError, SepError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sep.results import FileSplit
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
+SKIPPED = "results are there and left alone, whatever was asked for then"
 LAUNCHERS = ("local", "ray")  # those of sep.cluster, which takes long to import
 
 
@@ -149,7 +150,11 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    existing.add_argument("--skip-existing", action="store_true", help="leave finished files alone")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave recordings alone whose results are there, whatever they had been asked for",
+    )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -194,7 +199,10 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(f"--figure draws one recording, not {len(jobs)}; leave it out")
     named = (options.audio, options.image, options.negative, options.list and [options.list])
     read = [name for names in named for name in names or []]
-    keep_apart(jobs, read, list(filter(None, (options.figure, options.summary))))
+    keep_apart(jobs, read, list(filter(None, (options.figure, options.summary))), options.model)
+    summary = options.summary
+    if summary and os.path.exists(summary) and not (options.overwrite or is_summary(summary)):
+        raise OptionError(f"--summary {summary}: exists and is no summary; use --overwrite")
     worker, went = Worker(options), []
     several = functools.partial(Worker, options, worker.vectors)
     if options.launcher == "ray":
@@ -245,12 +253,15 @@ class Worker:
 
     def __call__(self, job: Job) -> Outcome:
         from encoders.base import EncoderError
+        from sep.parts import outputs
 
         begun = time.perf_counter()
         try:
-            there = [path for path in job.outputs if os.path.exists(path)]
-            if self.options.skip_existing and len(there) == len(job.outputs):
-                return Outcome(job, "skipped", f"{job.source}: done before, left alone")
+            outputs(job.source, job.targets or None, job.residual, len(job.targets))
+            wanted = [*job.outputs, *filter(None, [self.options.figure])]
+            there = [path for path in wanted if os.path.exists(path)]
+            if self.options.skip_existing and len(there) == len(wanted):
+                return Outcome(job, "skipped", f"{job.source}: {SKIPPED}")
             if there and not (self.options.overwrite or self.options.skip_existing):
                 raise AudioFileError(f"{there[0]}: exists; use --overwrite or --skip-existing")
             result = self._separate(job)
@@ -345,6 +356,8 @@ def _check(options: argparse.Namespace) -> None:
             raise OptionError(f"--{name} {path}: end the name in {suffix}")
         if path:
             _check_writable(f"--{name}", path)
+    if options.subtype:
+        _check_subtype(options.subtype, options.format)
 
 
 def _check_writable(option: str, path: str) -> None:
@@ -356,6 +369,17 @@ def _check_writable(option: str, path: str) -> None:
         raise OptionError(f"{option} {path}: {folder} is not a folder; choose another one")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OptionError(f"{option} {path}: no permission to write; choose another folder")
+
+
+def _check_subtype(subtype: str, suffix: str | None) -> None:
+    """Refuse a sample type that no container has, or not that of --format."""
+    import soundfile
+
+    formats = [suffix.upper()] if suffix else soundfile.available_formats()
+    if not any(subtype in soundfile.available_subtypes(name) for name in formats):
+        where = f"{suffix} has" if suffix else "there are"
+        known = soundfile.available_subtypes(formats[0] if suffix else "WAV")
+        raise OptionError(f"--subtype {subtype}: {where} {', '.join(known)}")
 
 
 def _given(*values: Any) -> bool:

@@ -68,6 +68,15 @@ def _verdict(mixture: float, target: float, level_db: float) -> str:
     return text
 
 
+def is_summary(path: str | Path) -> bool:
+    """Whether a file is what `write_summary` wrote, so that a new one may replace it."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"done", "skipped", "failed", "files"} <= found.keys()
+
+
 def write_summary(path: Path, went: list[Outcome]) -> None:
     counts = {s: sum(o.status == s for o in went) for s in ("done", "skipped", "failed")}
     text = json.dumps({**counts, "files": [outcome.summary() for outcome in went]}, indent=1)

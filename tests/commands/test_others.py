@@ -93,6 +93,24 @@ def test_an_exported_network_gives_the_logits_of_the_model(model_dir, capsys, ki
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_an_export_replaces_nothing_unasked(model_dir, capsys):
+    Path("dog.png").write_bytes(b"mine")
+    shutil.copytree(model_dir, "model")
+    weights = Path("model/model.safetensors").read_bytes()
+    for options, said in (
+        (["-o", "dog.png"], "end the name in .onnx or .pt, or give --format"),
+        (["-o", "dog.png", "--format", "torchscript"], "dog.png: exists; use --overwrite"),
+        (["-o", "model/model.safetensors", "--format", "torchscript"], "in the folder of the mod"),
+    ):
+        assert cli.main(["export", "model", *options]) == 2
+        assert said in capsys.readouterr().err
+    assert Path("dog.png").read_bytes() == b"mine"
+    assert Path("model/model.safetensors").read_bytes() == weights
+    for more in ([], ["--overwrite"]):  # the kind is that of the suffix
+        assert cli.main(["export", "model", "-o", "m.pt", *more]) == 0
+        torch.jit.load("m.pt")
+
+
 def test_an_export_that_differs_is_not_kept(model_dir, monkeypatch, capsys):
     monkeypatch.setattr("sep.export.TOLERANCE", -1.0)
     command = ["export", str(model_dir), "--format", "torchscript", "-o", "m.pt"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,8 +127,44 @@ def test_video_in_and_video_as_the_example(capsys):
     assert "no picture at 7 s" in capsys.readouterr().err
 
 
+def test_pictures_summaries_and_models_are_not_written_over(make_wav, model_dir, capsys):
+    make_wav("x.wav", 0.3)
+    Path("f.png").write_bytes(b"mine")
+    Path("s.json").write_text('{"mine": 1}')
+    command = ["separate", "x.wav", "--text", "a dog"]
+    assert cli.main([*command, "--figure", "f.png"]) == 1
+    assert "f.png: exists; use --overwrite" in capsys.readouterr().err
+    assert cli.main([*command, "--summary", "s.json"]) == 2
+    assert "s.json: exists and is no summary; use --overwrite" in capsys.readouterr().err
+    assert Path("f.png").read_bytes() == b"mine" and "mine" in Path("s.json").read_text()
+    shutil.copytree(model_dir, "model")
+    inside = [*command, "--model", "model", "--overwrite"]
+    for option in (["--summary", "model/config.json"], ["-o", "model/encoder"]):
+        assert cli.main([*inside, *option]) == 2
+        assert "is in the folder of the model" in capsys.readouterr().err
+    both = ["--figure", "f.png", "--summary", "s.json"]
+    assert cli.main([*command, *both, "--overwrite"]) == 0
+    # the same again: results are there, and a summary may follow a summary
+    assert cli.main([*command, *both, "--skip-existing"]) == 0
+    assert "whatever was asked for then" in capsys.readouterr().out
+    Path("f.png").unlink()
+    assert cli.main([*command, *both, "--skip-existing"]) == 0
+    assert Path("f.png").exists()
+
+
+def test_a_sound_that_is_not_there_is_named(make_wav, capsys, monkeypatch):
+    make_wav("x.wav", 0.5)
+    monkeypatch.setattr("sep.commands.verdict.ABSENT_SIMILARITY", 2.0)
+    assert cli.main(["separate", "x.wav", "--text", "a dog"]) == 0
+    assert "below 2: the sound may not be in the recording" in capsys.readouterr().out
+    monkeypatch.setattr("sep.commands.verdict.ABSENT_DB", 100.0)
+    assert cli.main(["separate", "x.wav", "--text", "a dog", "--overwrite"]) == 0
+    assert "the sound was hardly found (target at " in capsys.readouterr().out
+
+
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_and_leaves_no_half_file(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes_and_leaves_no_half_file(tmp_path, number):
     noise = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 900)
     for k in range(3):
         soundfile.write(f"{k}.wav", noise, 16_000)
@@ -142,9 +179,9 @@ def test_ctrl_c_ends_all_processes_and_leaves_no_half_file(tmp_path):
     begun = time.monotonic()
     while not list(tmp_path.rglob("*.tmp")) and time.monotonic() < begun + 120:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
+    assert process.returncode == 128 + number and "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))
 
 
@@ -194,6 +231,39 @@ def test_samples_beyond_full_scale_are_not_cut_off_unasked(make_wav, capsys):
     assert "loud.wav: peaks at 3, more than PCM_16 holds; use" in capsys.readouterr().err
     assert not Path("separated").exists()
     assert cli.main([*command, "--clip", "rescale"]) == 0
+
+
+def test_types_that_are_coded_from_integers_end_at_full_scale_too(make_wav, capsys):
+    wave, rate = soundfile.read(make_wav("x.wav", 0.3))
+    wave = 3 * wave / np.abs(wave).max()
+    soundfile.write("loud.wav", wave, rate, "FLOAT")
+    command = ["separate", "loud.wav", "--text", "a", "--subtype", "ulaw"]
+    assert cli.main(command) == 1
+    assert "loud.wav: peaks at 3, more than ULAW holds; use" in capsys.readouterr().err
+    assert cli.main([*command, "--clip", "rescale"]) == 0
+    parts = [soundfile.read(f"separated/loud.{part}.wav")[0] for part in ("target", "residual")]
+    assert np.corrcoef(sum(parts), wave)[0, 1] > 0.99
+    for suffix in ("ogg", "mp3"):  # these hold more
+        assert cli.main(["separate", "loud.wav", "--text", "a", "--format", suffix]) == 0
+
+
+def test_types_that_there_are_not_are_refused_before_the_work(make_wav, capsys):
+    make_wav("x.wav", 0.3)
+    for options, said in (
+        (["--subtype", "FOO"], "--subtype FOO: there are PCM_16"),
+        (["--subtype", "FLOAT", "--format", "flac"], "--subtype FLOAT: flac has PCM_S8"),
+    ):
+        assert cli.main(["separate", "x.wav", "--text", "a", *options]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("separated").exists()
+
+
+def test_eight_channels_come_back(make_wav):
+    make_wav("x.wav", 0.3, 48_000, channels=8)
+    assert cli.main(["separate", "x.wav", "--text", "a dog"]) == 0
+    parts = [integers(f"separated/x.{part}.wav") for part in ("target", "residual")]
+    assert parts[0].shape[1] == 8
+    np.testing.assert_array_equal(sum(parts), integers("x.wav"))
 
 
 @pytest.mark.parametrize("options", ["--subtype pcm_16", "--clip clamp", "--clip rescale"])

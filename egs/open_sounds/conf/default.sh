@@ -16,10 +16,10 @@ judge_conf=(judge.steps=1000)
 # up to three sources, some absent, at levels far apart, in rooms, bands and noise, beside their kin
 scene="{room: 0.1, band: 0.15, noise: 0.3, loudness_db: 6, family: 0.2}"
 train_conf=(
-  "model=$model" steps=5000 valid_every=500 valid_mixtures=200
+  "model=$model" steps=4000 valid_every=500 valid_mixtures=200
   sources=3 absent=0.4 gain_db=10 "scene=$scene" recall=7
 )
-[ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # 35 min on two CPU cores
+[ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # half an hour on two CPU cores
 # the mixtures of training, so that what is absent stays silent, but as they come from the recordings
 rl_conf=(valid_mixtures=200 sources=3 absent=0.4 gain_db=10)
 [ "$rl" != critic ] || rl_conf+=(steps=48 rl.blend=0.5)
