@@ -66,13 +66,13 @@ class MiniLM(nn.Module):
 
     def _batch(self, texts: list[str]) -> Tensor:
         encoded = self.tokenizer.encode_batch(texts)
-        for text, encoding in zip(texts, encoded, strict=True):
-            if encoding.overflowing:
-                warnings.warn(
-                    f"the text '{text[:40]}...' is longer than {_TOKENS} tokens; only the first "
-                    f"{_TOKENS} are used, so shorten it",
-                    stacklevel=2,
-                )
+        long = [t for t, encoding in zip(texts, encoded, strict=True) if encoding.overflowing]
+        if long:  # of the wordings of one text the plain one is the shortest, and enough is said
+            warnings.warn(
+                f"the text '{min(long, key=len)[:40]}...' is longer than {_TOKENS} tokens; only the "
+                f"first {_TOKENS} are used, so shorten it",
+                stacklevel=2,
+            )
         device = self.words.weight.device
         ids = torch.tensor([e.ids for e in encoded], device=device)
         mask = torch.tensor([e.attention_mask for e in encoded], device=device).bool()

@@ -283,6 +283,13 @@ def test_a_text_query_loads_nothing_slow_and_its_tower_only_the_first_time(make_
         assert ("tokenizers" in loaded) == first
 
 
+def test_a_text_of_ten_thousand_characters_is_one_notice(make_wav, capsys):
+    make_wav("x.wav", 0.3)
+    with pytest.warns(UserWarning, match="'bark bark .*only the first") as said:
+        assert cli.main(["separate", "x.wav", "--text", "bark " * 2000]) == 0
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_leaves_no_half_file(tmp_path, number):
     soundfile.write(
