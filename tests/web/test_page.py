@@ -3,6 +3,7 @@
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from sep import cli
 
@@ -28,6 +30,7 @@ needs_browser = pytest.mark.skipif(
     reason="chromium (apt-get install chromium) or playwright (extra dev) is not installed",
 )
 WAIT_MS = 90_000  # of a busy machine
+LIMITS = ("--max-minutes", "20", "--max-mb", "25")
 
 
 def free_port() -> int:
@@ -39,7 +42,7 @@ def free_port() -> int:
 def server(model_dir, tmp_path_factory):
     """A server of its own process: its address, the process and its temporary folder."""
     home, port = tmp_path_factory.mktemp("serve"), free_port()
-    command = [sys.executable, "-m", "sep.cli", "serve", "--port", str(port), "--max-minutes", "1"]
+    command = [sys.executable, "-m", "sep.cli", "serve", "--port", str(port), *LIMITS]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -123,6 +126,46 @@ def test_an_example_asks_by_a_sound(page):
     for name in ("Recording", "Example of the sound"):
         page.get_by_role("group", name=name).get_by_role("button", name="Clear").wait_for()
     assert answer(page).startswith("Done. ")
+
+
+@needs_gradio
+@needs_browser
+def test_a_picture_asks_and_what_is_not_wanted_is_taken_away(page, make_wav, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "bell.png")
+    upload(page, "Recording", make_wav("street.wav", 1.0))
+    page.get_by_role("button", name="Example sound, picture, not wanted").click()
+    group = page.get_by_role("group", name="Picture of what makes it")
+    group.locator("input[type=file]").set_input_files(tmp_path / "bell.png")
+    group.get_by_role("img").first.wait_for()
+    page.get_by_label("Not wanted").fill("rain")
+    assert answer(page).startswith("Done. Similarity to the query: recording ")
+
+
+@needs_gradio
+@needs_browser
+def test_long_work_shows_how_far_it_is_and_can_be_cancelled(page, make_wav):
+    upload(page, "Recording", make_wav("street.wav", 600.0))
+    page.get_by_label("What to take out").fill("a bell")
+    page.get_by_role("button", name="Separate").click()
+    page.get_by_text(re.compile(r"separat.*\d", re.IGNORECASE)).first.wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    line = page.locator(".message .fault")
+    line.wait_for()
+    assert line.inner_text() == "cancelled; nothing was kept"
+    assert not page.get_by_role("button", name="Download target").is_visible()
+    page.get_by_role("button", name="Separate", exact=True).wait_for()
+
+
+@needs_gradio
+@needs_browser
+def test_limits_of_length_and_size_are_told(page, make_wav):
+    upload(page, "Recording", make_wav("long.wav", 1201.0, 200))
+    page.get_by_label("What to take out").fill("a bell")
+    assert "long.wav" in (said := answer(page)) and "the 20.0 min allowed" in said
+    group = page.get_by_role("group", name="Recording")
+    group.get_by_role("button", name="Clear").click()
+    group.locator("input[type=file]").set_input_files(make_wav("large.wav", 300.0, 48_000))
+    page.get_by_text("exceed the maximum allowed size of 25").wait_for()
 
 
 @needs_gradio
