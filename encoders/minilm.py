@@ -67,10 +67,11 @@ class MiniLM(nn.Module):
     def _batch(self, texts: list[str]) -> Tensor:
         encoded = self.tokenizer.encode_batch(texts)
         long = [t for t, encoding in zip(texts, encoded, strict=True) if encoding.overflowing]
-        if long:  # of the wordings of one text the plain one is the shortest, and enough is said
+        if long:  # of the wordings of one text the plain one is the shortest, and says enough
+            shown = min(long, key=len)[:40]
             warnings.warn(
-                f"the text '{min(long, key=len)[:40]}...' is longer than {_TOKENS} tokens; only the "
-                f"first {_TOKENS} are used, so shorten it",
+                f"the text '{shown}...' is longer than {_TOKENS} tokens; only the first "
+                f"{_TOKENS} are used, so shorten it",
                 stacklevel=2,
             )
         device = self.words.weight.device
