@@ -5,7 +5,8 @@ says what moves of the audio tower; of the text and image towers only the projec
 weights that validate best go to `exp/<tag>/encoder`, written once at the end, so a killed run
 leaves no half encoder and simply starts again; with `keep_stages` those of every stage, and those
 before the first, go to `exp/<tag>/stages/<stage>`. `exp/<tag>/log/align.csv` holds the training
-and `align_valid.csv` the validations.
+and `align_valid.csv` the validations. Where no stage has steps the encoder is saved as it is, such
+as the published ImageBind for a published separator.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -28,7 +29,7 @@ import encoders
 from encoders import probe
 from encoders.aligner import AlignConfig, Aligner, Stage
 from encoders.bank import ClipBank
-from encoders.base import Alignable, EncoderError
+from encoders.base import Alignable
 from encoders.preprocess import open_image
 from encoders.small import SmallEncoder
 from encoders.words import learn_words
@@ -138,9 +139,15 @@ def align(cfg: DictConfig) -> None:
     began = time.monotonic()
     torch.manual_seed(cfg.seed)
     device = resolve(cfg.device)
+    encoder = build(OmegaConf.to_container(cfg.encoder, resolve=True), device)
+    stages = [Stage(name=k, **v) for k, v in OmegaConf.to_container(cfg.stages).items() if v]
+    stages = [stage for stage in stages if stage.steps]
+    if not stages:
+        encoder.save(Path(cfg.exp) / "encoder", {"stages": {}})
+        say(f"align: no stage has steps; saved {cfg.exp}/encoder as it is ({encoder.fingerprint})")
+        return
     train, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
     classes = sorted(set(train.label.values()) | set(valid.label.values()))
-    encoder = build(OmegaConf.to_container(cfg.encoder, resolve=True), device)
     bank = read_bank(train, classes, encoder)
     further = wording.read(cfg.wordings)
     named = [wordings(train, label, further) for label in classes]
@@ -153,10 +160,6 @@ def align(cfg: DictConfig) -> None:
         learn_words(encoder, before, [wording.of(further, c) for c in classes], cfg.words)
     pictures = picture_features(encoder, train, classes, views=True)
     config = AlignConfig(**OmegaConf.to_container(cfg.align, resolve=True))
-    stages = [Stage(name=k, **v) for k, v in OmegaConf.to_container(cfg.stages).items() if v]
-    stages = [stage for stage in stages if stage.steps]
-    if not stages:
-        raise EncoderError("stages: none has steps; set one, such as stages.text.steps=100")
     aligner = Aligner(encoder, bank, named, pictures, config)
     validate = Validation(cfg, valid, classes, encoder)
     seconds = float(bank.length.sum()) / encoder.sample_rate

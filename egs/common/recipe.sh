@@ -1,6 +1,7 @@
 # What the run.sh of every data set does alike, sourced behind stages.sh. It reads: exp, data, tag,
 # device, seed, rl, nets, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh. Where rl_conf
 # and train_conf differ in the mixtures they draw, control_conf gives the control those of RL.
+# test_published also reads published and published_conf.
 
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
@@ -40,6 +41,17 @@ tune() {  # both end where their time ends: no choice among checkpoints bends th
     best_by=null blend=0.5
 }
 
+test_published() {  # $published, OmniSep's checkpoint, and the encoder it takes, in place of training
+  [ -f "$published" ] || sep_usage_error "--published: $published is no file"
+  align_conf=("${published_conf[@]}")
+  separate_conf+=("systems=[omnisep]")
+  score_conf+=("systems=[omnisep]" "pairs=[]")
+  supervise() {
+    run -m sep.cli import-checkpoint "$published" --format omnisep -o "$exp/omnisep/best" --overwrite
+  }
+  tune() { log "a published checkpoint is tested as it is"; }
+}
+
 separate() {
   run "$recipes/separate.py" "tag=$tag" "data=$data" "device=$device" "${separate_conf[@]}"
 }
@@ -58,7 +70,7 @@ encoder_stages() {  # 2 and 3
 }
 
 separator_stages() {  # 4 to 7
-  run_stage 4 "train the separator" "$done/4" "$exp/supervised $exp/net*" supervise
+  run_stage 4 "train the separator" "$done/4" "$exp/supervised $exp/net* $exp/omnisep" supervise
   run_stage 5 "fine-tune by RL, then its control" "$done/5" "$exp/rl $exp/control" tune
   run_stage 6 "separate the test set" "$done/6" "$exp/separated" separate
   run_stage 7 "score" "$done/7" "$exp/scores" score

@@ -15,6 +15,7 @@ list=downloads/MUSIC21_solo_videos.json  # their list as it is published
 test=downloads/test.csv  # the test solos, a list of CLIPSep or OmniSep, or ids; --test= every tenth
 vggsound=         # folder of clips or tars that interferers come from; without, other test solos
 noise=downloads/test-good-no-music.csv  # list of these clips
+published=        # OmniSep's best_model.pt, tested with ImageBind in place of training
 trained=          # exp/<tag> of another recipe whose models are tested here instead of training
 model=small       # separator: small, omnisep
 rl=default        # fine-tuning: a file of recipes/conf/rl, such as default or marssep
@@ -31,7 +32,7 @@ Finished stages are skipped. With --stage N, stage N and the later ones run agai
 their results; an interrupted stage goes on from what it saved."
 . ../common/parse_options.sh "$@"
 lists=()  # those that stage 0 fetches
-for name in music list test vggsound noise trained; do
+for name in music list test vggsound noise published trained; do
   given=given_$name
   if [ -n "${!given:-}" ]; then
     [ -z "${!name}" ] || printf -v "$name" %s "$(cd "$OLDPWD" && realpath -- "${!name}")"
@@ -69,6 +70,7 @@ borrow() {
   done
 }
 
+[ -z "$published" ] || test_published
 if [ -n "$trained" ]; then  # what stages 2, 4 and 5 do then
   [ -d "$trained/encoder" ] || sep_usage_error "--trained: $trained has no encoder"
   align_and_judge() { borrow; }
@@ -81,7 +83,7 @@ key=lists
     python local/download.py "${lists[@]}"
 key="music=$music list=$list test=$test vggsound=$vggsound ${vggsound:+noise=$noise}"
 run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
-key="model=$model rl=$rl seed=$seed trained=$trained $key size=$size"
+key="model=$model rl=$rl seed=$seed trained=$trained published=$published $key size=$size"
 encoder_stages
 separator_stages
 . ../common/coverage.sh

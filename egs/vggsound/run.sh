@@ -2,6 +2,7 @@
 # VGGSound: training on its clips, test on the fixed mixtures of VGGSound-clean+.
 #   ./run.sh --vggsound ~/vggsound                    a folder of clips, or of tars with clips
 #   ./run.sh --vggsound ~/vggsound --per-class 0      all clips train
+#   ./run.sh --vggsound ~/vggsound --published best_model.pt --tag omnisep    OmniSep's checkpoint
 set -euo pipefail
 args=("$@")
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -13,6 +14,7 @@ vggsound=downloads/vggsound  # folder of clips or tars, or one tar; clips are ca
 csv=downloads/vggsound.csv  # the list of VGGSound
 clean=downloads/test-good.csv  # targets of the test mixtures, a list of CLIPSep or OmniSep, or ids
 noise=downloads/test-no-music.csv  # their interferers; --noise= takes those of --clean
+published=        # OmniSep's best_model.pt, tested with ImageBind in place of training
 per_class=50      # training clips of a class; 0: all
 model=small       # separator: small, omnisep
 rl=default        # fine-tuning: a file of recipes/conf/rl, such as default or marssep
@@ -29,10 +31,10 @@ Finished stages are skipped. With --stage N, stage N and the later ones run agai
 their results; an interrupted stage goes on from what it saved."
 . ../common/parse_options.sh "$@"
 lists=()  # those that stage 0 fetches
-for name in vggsound csv clean noise; do
+for name in vggsound csv clean noise published; do
   given=given_$name
   if [ -z "${!given:-}" ]; then
-    [ "$name" = vggsound ] || lists+=("$(basename "${!name}")")
+    [ "$name" = vggsound ] || [ "$name" = published ] || lists+=("$(basename "${!name}")")
   elif [ -n "${!name}" ]; then
     printf -v "$name" %s "$(cd "$OLDPWD" && realpath -- "${!name}")"
   fi
@@ -51,6 +53,7 @@ size=default
 . "conf/$size.sh"
 . ../common/stages.sh
 . ../common/recipe.sh
+[ -z "$published" ] || test_published
 
 prepare() {
   python local/prepare.py --vggsound "$vggsound" --csv "$csv" --clean "$clean" \
@@ -65,7 +68,7 @@ key=lists
     python local/download.py "${lists[@]}"
 key="vggsound=$vggsound csv=$csv clean=$clean noise=$noise per_class=$per_class"
 run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
-key="model=$model rl=$rl seed=$seed $key size=$size"
+key="model=$model rl=$rl seed=$seed published=$published $key size=$size"
 encoder_stages
 separator_stages
 . ../common/coverage.sh

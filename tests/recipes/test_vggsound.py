@@ -17,6 +17,7 @@ from sep import container
 from sep.data import fetch, mirror, mixtures, protocol, vggsound
 from sep.data.kaldi import DataDir
 from sep.errors import AudioFileError, DataError
+from sep.networks.published import PublishedNet
 
 try:
     container.ffmpeg()
@@ -104,6 +105,25 @@ def test_a_mirror_in_folders_and_tars_runs_to_scores_on_the_part_that_is_there(o
     assert "| text | MARS-Sep | published | 6.91 ± 0.68 |" in table
     classes = (data / "classes.tsv").read_text().splitlines()
     assert "test\tçöp kamyonu\t2\t1\t1\t1" in classes
+
+
+def test_a_published_checkpoint_is_scored_in_place_of_training(original):
+    state = PublishedNet(width=2, levels=5, mask_channels=4, embed_dim=256).state_dict()
+    torch.save(state, original / "best_model.pt")
+    home = copied(original, "vggsound")
+    published = ["--published", str(original / "best_model.pt")]
+    done = call(home, "vggsound", *options(original), *published)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    exp = home / "egs/vggsound/exp/main"
+    table = (exp / "scores/table.md").read_text()
+    for query in ("text", "image", "audio", "omni"):
+        assert f"| {query} | MARS-Sep | published |" in table
+        assert f"| {query} | omnisep | here |" in table
+    assert {p.name for p in exp.iterdir()} >= {"encoder", "judge", "queries", "omnisep", "scores"}
+    assert not (exp / "supervised").exists() and not (exp / "rl").exists()
+    wrong = ["--published", str(original / "gone.pt"), "--tag", "other"]
+    done = call(home, "vggsound", *options(original), *wrong)
+    assert done.returncode == 2 and "gone.pt is no file" in done.stderr
 
 
 def check_protocol(test: DataDir, original: Path) -> list[tuple[str, str]]:

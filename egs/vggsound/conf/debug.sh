@@ -9,3 +9,4 @@ rl_conf=(rl.batch=2 rl.options.group_size=2 rl.options.replay_pool=1
 control_conf=()
 separate_conf=(examples=2)
 score_conf=(check=0 published=vggsound_clean)
+published_conf=(encoder.weights=shipped stages.text.steps=0 stages.audio.steps=0 stages.image.steps=0 --config-name align_debug)
