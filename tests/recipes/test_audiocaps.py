@@ -228,6 +228,15 @@ def test_it_stops_in_one_line_only_if_nothing_is_usable(original, tmp_path):
     fails(r"put the clips there as YOUTUBE_ID\.wav, or give --audio DIR")
 
 
+def test_a_validation_table_without_a_column_is_a_fault_among_others(original, tmp_path):
+    path = original / "val.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("youtube_id", "id"))
+    done = prepare(original, tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "val.csv:1: has no column youtube_id" in done.stdout
+    assert len(DataDir(tmp_path / "data" / "valid")) > 0  # taken from the others
+
+
 def test_a_whole_video_gives_the_ten_seconds_of_its_clip(tmp_path):
     prepare_module = program("prepare")
     wave = np.concatenate([sound(300, 1, 20), sound(3000, 2, 10), sound(300, 3, 5)])
