@@ -39,7 +39,7 @@ from sep.device import has_fast_bfloat16, resolve
 from sep.errors import SepError
 from sep.model import QueryNet
 from sep.program import guarded
-from sep.separator import Separator
+from sep.separator import SHIPPED, Separator
 from sep.timing import Stopwatch, peak_memory_mb, reset_peak_memory, synchronise
 from sep.train.losses import bin_weight, target_masks, weighted_bce
 
@@ -55,7 +55,9 @@ def emit(case: str, **values: Any) -> None:
 
 
 def build(name: str, device: torch.device) -> QueryNet:
-    """The untrained network of recipes/conf/model/<name>.yaml."""
+    """The untrained network of recipes/conf/model/<name>.yaml, or the trained one that ships."""
+    if name == "shipped":
+        return hub.from_pretrained(SHIPPED, device)
     torch.manual_seed(0)
     settings = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     return QueryNet(**settings, embed_dim=DIM).to(device)

@@ -21,8 +21,9 @@ def bench():
     return module
 
 
-def test_the_network_alone_is_timed_beside_a_plain_one(bench, capsys):
-    bench.bench_model(SimpleNamespace(seconds=2, repeats=1), "debug", torch.device("cpu"))
+@pytest.mark.parametrize("model", ["debug", "shipped"])
+def test_the_network_alone_is_timed_beside_a_plain_one(bench, capsys, model):
+    bench.bench_model(SimpleNamespace(seconds=2, repeats=1), model, torch.device("cpu"))
     found = json.loads(capsys.readouterr().out)
     assert found["case"] == "separate/model" and found["audio_s"] == 2
     assert found["real_time_factor"] == pytest.approx(found["seconds"] / 2, rel=1e-3)

@@ -307,7 +307,8 @@ def test_queries_pass_a_memory_of_the_training_classes(finished):
     assert memory.any(-1).all()
     # a trained model gets one, and one that has it keeps it
     more = ["steps=1", "batch=2", "valid_mixtures=2", "recall=3"]
-    succeed(exp, "train.py", *more, "init=exp/main/supervised/best", "out=reminded")
+    succeed(exp, "train.py", *few[:-1], "out=plain")
+    succeed(exp, "train.py", *more, "init=exp/main/plain/best", "out=reminded")
     config = json.loads((exp / "reminded/best/config.json").read_text())
     assert config["model"]["recall"] == {"count": 3, "beta": 3.0}
     succeed(exp, "train.py", *more, "init=exp/main/remembering/best", "out=kept")
