@@ -12,7 +12,7 @@ from sep.commands.plan import Job, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, died, outcomes
 from sep.commands.values import MOST, factor, few, positive, seconds, weights
 from sep.commands.verdict import facts, is_summary, line, progress, write_summary
-from sep.errors import AudioFileError, OptionError, SepError
+from sep.errors import AudioFileError, OptionError, QueryError, SepError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -389,11 +389,18 @@ def _given(*values: Any) -> bool:
 def _stretch(path: str | Path, start: float, stop: float | None) -> "tuple[Tensor, int]":
     """The example that --from and --to cut out of a recording, with its rate."""
     from sep import audio
-    from sep.query import check_length
+    from sep.query import SHORTEST_S, check_length
 
     end = audio.info(path).duration_s
     check_length(path, min(end, end if stop is None else stop) - start)
-    return audio.read(path, start, None if stop is None else stop - start)
+    wave, rate = audio.read(path, start, None if stop is None else stop - start)
+    if wave.shape[-1] < SHORTEST_S * rate:
+        lasts = 1000 * wave.shape[-1] / rate
+        raise QueryError(
+            f"{path}: --from {start:g} leaves {lasts:.0f} ms of it, too short to describe a sound; "
+            f"give at least {1000 * SHORTEST_S:.0f} ms"
+        )
+    return wave, rate
 
 
 def _is_video(name: str) -> bool:

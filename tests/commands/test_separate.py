@@ -258,6 +258,23 @@ def test_types_that_there_are_not_are_refused_before_the_work(make_wav, capsys):
     assert not Path("separated").exists()
 
 
+def test_examples_and_weights_that_say_nothing_are_named(make_wav, capsys):
+    for name in ("x.wav", "bark.wav"):
+        make_wav(name, 0.3)
+    for options, said in (
+        (["--audio", "bark.wav", "--from", "0.29"], "bark.wav: --from 0.29 leaves 10 ms of it"),
+        (["--text", "a", "--weights", "text=1e308"], "numbers from 0 to 1000"),
+        (["--text", "a", "--candidates", "x"], "'x' is not a whole number"),
+        (["--text", "a", "--sharpness", "1e308"], "is not from 0.001 to 1000"),
+    ):
+        try:
+            assert cli.main(["separate", "x.wav", *options]) == 2
+        except SystemExit as exit:  # of argparse
+            assert exit.code == 2
+        assert said in capsys.readouterr().err
+    assert not Path("separated").exists()
+
+
 def test_eight_channels_come_back(make_wav):
     make_wav("x.wav", 0.3, 48_000, channels=8)
     assert cli.main(["separate", "x.wav", "--text", "a dog"]) == 0
