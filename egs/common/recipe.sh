@@ -1,7 +1,7 @@
 # What the run.sh of every data set does alike, sourced behind stages.sh. It reads: exp, data, tag,
 # device, seed, rl, nets, recipes, args, the arrays of conf/*.sh, and the functions of cmd.sh. Where rl_conf
 # and train_conf differ in the mixtures they draw, control_conf gives the control those of RL.
-# test_published also reads published and published_conf.
+# test_published also reads published and published_conf; with tars=true, shard_conf is read.
 
 common=("tag=$tag" "data=$data" "device=$device" "seed=$seed")
 done=$exp/.done
@@ -62,11 +62,20 @@ score() {
     "command='egs/$(basename "$PWD")/run.sh${words:+ ${words//\'/}}'"
 }
 
+embed() {  # with --tars also packs what training streams then
+  run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"
+  [ "${tars:-false}" = false ] || run "$recipes/shard.py" "tag=$tag" "data=$data" "${shard_conf[@]}"
+}
+
+if [ "${tars:-false}" = true ]; then
+  train_conf+=("tars=$exp/tars/train")
+  rl_conf+=("tars=$exp/tars/train")
+fi
+
 encoder_stages() {  # 2 and 3
   run_stage 2 "align the encoder, train the judge" "$done/2" \
     "$exp/encoder $exp/judge $exp/critic" align_and_judge
-  run_stage 3 "embed queries" "$done/3" "$exp/queries" \
-    run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "${embed_conf[@]}"
+  run_stage 3 "embed queries" "$done/3" "$exp/queries $exp/tars" embed
 }
 
 separator_stages() {  # 4 to 7

@@ -16,6 +16,7 @@ clean=downloads/test-good.csv  # targets of the test mixtures, a list of CLIPSep
 noise=downloads/test-no-music.csv  # their interferers; --noise= takes those of --clean
 published=        # OmniSep's best_model.pt, tested with ImageBind in place of training
 per_class=50      # training clips of a class; 0: all
+tars=false        # stages 4 and 5 stream the training clips from tars, which stage 3 packs
 model=small       # separator: small, omnisep
 rl=default        # fine-tuning: a file of recipes/conf/rl, such as default or marssep
 device=auto       # auto, cpu, cuda
@@ -43,6 +44,7 @@ done
 . ./path.sh
 . ./cmd.sh
 sep_extra=video
+! $tars || sep_extra=video,shards
 . ../common/env.sh
 
 exp=exp/$tag
@@ -68,7 +70,7 @@ key=lists
     python local/download.py "${lists[@]}"
 key="vggsound=$vggsound csv=$csv clean=$clean noise=$noise per_class=$per_class"
 run_stage 1 "prepare data" "$data/.done" "$data/made.jsonl" prepare
-key="model=$model rl=$rl seed=$seed published=$published $key size=$size"
+key="model=$model rl=$rl seed=$seed published=$published tars=$tars $key size=$size"
 encoder_stages
 separator_stages
 . ../common/coverage.sh

@@ -107,6 +107,21 @@ def test_a_mirror_in_folders_and_tars_runs_to_scores_on_the_part_that_is_there(o
     assert "test\tçöp kamyonu\t2\t1\t1\t1" in classes
 
 
+@pytest.mark.slow
+def test_training_streams_from_tars(original):
+    home = copied(original, "vggsound")
+    done = call(home, "vggsound", *options(original), "--tars", "--stop-stage", "5")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    exp = home / "egs/vggsound/exp/main"
+    assert len(list((exp / "tars/train").glob("*.tar"))) > 1
+    for run in ("supervised", "rl", "control"):
+        assert (exp / run / "best/model.safetensors").is_file()
+    first = sorted((exp / "tars/train").glob("*.tar"))[0]
+    first.write_bytes(first.read_bytes()[:-512])  # it is what training reads
+    done = call(home, "vggsound", *options(original), "--tars", "--stage", "4", "--stop-stage", "4")
+    assert done.returncode == 1 and f"{first.name}: missing or cut off" in done.stdout
+
+
 def test_a_published_checkpoint_is_scored_in_place_of_training(original):
     state = PublishedNet(width=2, levels=5, mask_channels=4, embed_dim=256).state_dict()
     torch.save(state, original / "best_model.pt")

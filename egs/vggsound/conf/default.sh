@@ -10,6 +10,7 @@ align_conf=(
 judge_conf=(judge.steps=5000)
 embed_conf=()
 train_conf=("model=$model" steps=50000 batch=32 valid_every=2500 valid_mixtures=200 bank_gb=8)
+shard_conf=()
 rl_conf=(valid_mixtures=200 bank_gb=8)
 control_conf=()
 separate_conf=()
