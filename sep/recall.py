@@ -6,19 +6,19 @@ from torch.nn.functional import normalize
 
 
 class Recall(nn.Module):
-    """A memory of known queries, read by attention: normalise(softmax(beta q K^T) K).
+    """A memory of known queries K, read by attention, beside the query itself.
 
-    One step of a modern Hopfield network (arXiv 2008.02217), whose patterns K are the classes of
-    training. A text, a sound or a picture that is not quite like those of training, and most
-    pictures are not, becomes the mean of the classes it is near to, which is what the network has
-    learned to hear. A query that is near to none becomes one that asks for a little of all. In
-    training mode queries pass as they are: they are nearer to the memory than any later one, and a
-    network that has only seen what they recall is worse by pictures.
+    The network is asked by normalise(q + normalise(softmax(beta q K^T) K)): what is added is one
+    step of a modern Hopfield network (arXiv 2008.02217) whose patterns are the classes of training.
+    A text, a sound or a picture that is not quite like those of training comes half of the way to
+    the classes it is near to, which is what the network has learned to hear. In training mode
+    queries pass as they are: they are nearer to the memory than any later one, and a network that
+    had only seen what they recall was worse by pictures.
 
     Args:
         count: L, known queries.
         dim: D of a query.
-        beta: how sharply the nearest are preferred; 0 gives the mean of all.
+        beta: how sharply the nearest are preferred; 0 adds the mean of all.
 
     Attributes:
         known: (L, D), zeros until they are set.
@@ -30,9 +30,9 @@ class Recall(nn.Module):
         self.register_buffer("known", torch.zeros(count, dim))
 
     def forward(self, query: Tensor) -> Tensor:
-        """Queries (..., D) of norm 1 to what they recall, of norm 1 too."""
+        """Queries (..., D) of norm 1 to what the network is asked, of norm 1 too."""
         if self.training:
             return query
         known = normalize(self.known, dim=-1)
         share = torch.softmax(self.beta * query @ known.mT, -1)
-        return normalize(share @ known, dim=-1)
+        return normalize(query + normalize(share @ known, dim=-1), dim=-1)

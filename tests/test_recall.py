@@ -21,18 +21,19 @@ def remembering(**options) -> QueryNet:
     return model.eval()
 
 
-def test_a_query_becomes_the_weighted_mean_of_what_is_known():
-    recall = Recall(count=2, dim=2, beta=math.log(3) / 0.8).eval()
+def test_half_of_a_query_becomes_the_weighted_mean_of_what_is_known():
+    recall = Recall(count=2, dim=2, beta=math.log(3) / 0.2).eval()
     recall.known.copy_(torch.tensor([[1.0, 0.0], [0.0, 5.0]]))  # of any length
-    query = torch.tensor([[1.0, 0.0], [0.9, 0.1]])
-    share = 3 ** (1 / 0.8)  # of the first to the second: exp(beta * 1) and exp(0)
-    first = torch.tensor([share, 1.0]) / math.hypot(share, 1)
-    torch.testing.assert_close(recall(query)[0], first)
-    # exp(beta * .8) is 3
-    torch.testing.assert_close(recall(query)[1], torch.tensor([3.0, 1.0]) / math.sqrt(10))
+    # exp(beta * .8) is three times exp(beta * .6), and (3, 1) has the length sqrt(10)
+    query = torch.tensor([0.8, 0.6])
+    wanted = query + torch.tensor([3.0, 1.0]) / math.sqrt(10)
+    torch.testing.assert_close(recall(query), wanted / wanted.norm())
+    known = torch.tensor([1.0, 0.0])  # recalls little else: exp(beta) is 3 ** 5 = 243 to 1
+    wanted = known + torch.tensor([243.0, 1.0]) / math.hypot(243, 1)
+    torch.testing.assert_close(recall(known), wanted / wanted.norm())
 
 
-def test_many_queries_at_once_and_none_that_is_near():
+def test_many_queries_at_once_and_one_that_is_near_to_none():
     recall = Recall(count=3, dim=4, beta=7.0).eval()
     recall.known.copy_(torch.eye(3, 4))
     query = torch.nn.functional.normalize(torch.randn(5, 2, 4), dim=-1)
@@ -40,8 +41,9 @@ def test_many_queries_at_once_and_none_that_is_near():
     assert recalled.shape == query.shape
     torch.testing.assert_close(recalled.norm(dim=-1), torch.ones(5, 2))
     torch.testing.assert_close(recalled[3, 1], recall(query[3, 1]))
-    stranger = recall(torch.tensor([0.0, 0.0, 0.0, 1.0]))
-    torch.testing.assert_close(stranger, torch.tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3))
+    stranger = recall(torch.tensor([0.0, 0.0, 0.0, 1.0]))  # stays half itself, asks a little of all
+    wanted = torch.tensor([1.0, 1.0, 1.0, math.sqrt(3)]) / math.sqrt(6)
+    torch.testing.assert_close(stranger, wanted)
 
 
 def test_in_training_queries_pass_as_they_are():
@@ -83,10 +85,10 @@ def test_larger_networks_and_model_folders_keep_the_memory(kind, tmp_path):
 def test_a_prior_is_asked_by_what_was_recalled():
     larger = hub.extend(remembering(), "prior").eval()
     magnitude, known = torch.rand(1, 513, 64), larger.recall.known
-    larger.recall.known.copy_(known[:1].expand(3, 4))  # whatever is asked, the first is recalled
     query = torch.nn.functional.normalize(torch.randn(1, 2, 4), dim=-1)
-    heat = larger.heatmap(magnitude, query)
-    torch.testing.assert_close(heat[:, 0], heat[:, 1])
+    before = larger.heatmap(magnitude, query)
+    known.copy_(known.flip(1))
+    assert not torch.allclose(larger.heatmap(magnitude, query), before)
 
 
 def test_it_is_exported(tmp_path):
