@@ -12,12 +12,12 @@ from sep.web.examples import RATE, sounds
 
 # wanted, other, words; and SI-SDR improvement in dB when the weights were published
 PUBLISHED = [
-    ("bell", "rain", "a bell ringing", 10.62),
-    ("rain", "bell", "rain", 5.01),
-    ("drums", "bird", "drums", 6.99),
-    ("rain", "drums", "rain", 3.38),
-    ("bird", "drums", "a bird", 6.19),
-    ("bird", "rain", "birds chirping", 4.77),
+    ("bell", "rain", "a bell ringing", 10.53),
+    ("rain", "bell", "rain", 5.22),
+    ("drums", "bird", "drums", 7.25),
+    ("rain", "drums", "rain", 2.61),
+    ("bird", "drums", "a bird", 7.87),
+    ("bird", "rain", "birds chirping", 5.2),
 ]
 
 
@@ -44,7 +44,7 @@ def test_what_is_not_there_is_hardly_found(shipped):
 def test_the_weights_are_small_and_name_no_place_of_their_making():
     files = {path.name: path for path in SHIPPED.iterdir()}
     assert set(files) == {"config.json", "model.safetensors", "README.md"}
-    assert files["model.safetensors"].stat().st_size < 8e6
+    assert files["model.safetensors"].stat().st_size < 15e6
     for name in ("config.json", "README.md"):
         assert not re.search(r"(?<![\w.)`])/\w+/\w", files[name].read_text())  # an absolute path
     assert len(json.loads(files["config.json"].read_text())["provenance"]["labels"]) > 100
