@@ -54,11 +54,11 @@ def pool(cfg: DictConfig) -> None:
     if "text" in summaries:
         text.append(report.score_table(summaries["text"]))
     text.append(report.kinds_table(summaries))
-    pairs = {}
+    pairs, systems = {}, {row["system"] for row in rows}
     for first, second in cfg.pairs:
-        known = {row["system"] for row in rows}
-        if {first, second} <= known:
-            pairs[f"{first} - {second}"] = found = report.compare(rows, first, second, "text", 0)
+        if {first, second} <= systems:
+            found = report.compare(rows, first, second, seed=cfg.seed)
+            pairs[f"{first} - {second}"] = found
             text.append(report.paired_table(found, first, second))
     text.append(report.undefined_note(summaries))
     table, out = "\n\n".join(filter(None, text)), Path(cfg.out)

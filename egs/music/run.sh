@@ -70,6 +70,7 @@ borrow() {
   done
 }
 
+[ -z "$published" ] || [ -z "$trained" ] || sep_usage_error "--published and --trained exclude each other"
 [ -z "$published" ] || test_published
 if [ -n "$trained" ]; then  # what stages 2, 4 and 5 do then
   [ -d "$trained/encoder" ] || sep_usage_error "--trained: $trained has no encoder"

@@ -11,7 +11,8 @@ PAGE_BYTES = 65_307  # of Ogg, at most
 def cut_off(path: Path) -> bool:
     """Whether a WAV, MP4, Ogg or MP3 file ends before it should by its own headers.
 
-    Others, and those whose headers do not say, count as whole.
+    Others, and those whose headers do not say, count as whole. An Ogg stream that its writer never
+    ended counts as cut off.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -64,7 +65,7 @@ def _mp3_bytes(file: BinaryIO) -> int:
     file.seek(begin)
     frame = file.read(256)
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if place < 0 or not frame[place + 7] & 2:
+    if place < 0 or len(frame) < place + 16 or not frame[place + 7] & 2:
         return 0
     place += 12 if frame[place + 7] & 1 else 8  # behind the number of frames
     return begin + int.from_bytes(frame[place : place + 4], "big")

@@ -46,5 +46,7 @@ def test_what_does_not_say_its_length_counts_as_whole(tmp_path):
     for content in (b"", b"ID3", b"\xff\xfb\x90", b"\xff\xfb\x90" + bytes(2000), b"fLaC", b"hello"):
         path.write_bytes(content)
         assert not cut_off(path)
+    path.write_bytes(b"\xff\xfb\x90\xc4" + bytes(246) + b"Xing")  # its header is not all there
+    assert not cut_off(path)
     path.write_bytes(b"OggS")
     assert cut_off(path)
