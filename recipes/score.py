@@ -33,6 +33,7 @@ from sep.metrics.bss import Windows
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.listening import Panel
 from sep.metrics.scoring import Outputs
+from sep.metrics.system import best, estimates, is_refined
 from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
@@ -225,7 +226,7 @@ class Scorer:
         self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
         self.grid = Spectrogram()
         if systems:
-            self.grid = hub.from_pretrained(self.exp / systems[0] / "best").spectrogram
+            self.grid = hub.from_pretrained(best(self.exp, systems[0])).spectrogram
 
     @cached_property
     def listeners(self) -> dict[str, Any]:
@@ -276,10 +277,12 @@ class Scorer:
             for i in range(count)
         ]
         query = self.clips.queries("text")[0][other][rows]
-        model = hub.from_pretrained(self.exp / system / "best", self.device)
+        model = hub.from_pretrained(best(self.exp, system), self.device)
+        encoder = self.listeners["encoder"] if is_refined(system) else None
         levels, batch = [], scoring.STEP
         for mixture, asked in zip(part.mixture.split(batch), query.split(batch), strict=True):
-            found = model.separate(mixture.to(self.device), asked.to(self.device)).cpu()
+            pair = mixture.to(self.device), asked[:, None].to(self.device)
+            found = estimates(model, encoder, *pair)[:, 0].cpu()
             power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
             levels.append(10 * torch.log10(power.clamp(min=1e-12)))
         return torch.cat(levels)
@@ -295,7 +298,7 @@ class Scorer:
         read = [*self.folders.values(), *filter(Path.is_dir, beside), Path(cfg.data) / cfg.split]
         read += [exp / name for name in ("queries", "judge", "encoder")]
         read += filter(Path.is_dir, [exp / "referee"])
-        sources = [exp / system / "best" / "model.safetensors" for system in self.systems]
+        sources = [best(exp, system) / "model.safetensors" for system in self.systems]
         sources += [path for folder in read for path in folder.iterdir()]
         settings = [cfg[k] for k in ("samples", "queries", *GUESTS, "bss", "absent", "check")]
         staging = exp / ".scores.part"

@@ -14,7 +14,9 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import functools
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -29,6 +31,7 @@ from sep.device import resolve
 from sep.errors import ModelError
 from sep.metrics import baselines
 from sep.metrics.evaluation import EvaluationSet, ideal_ratio_mask
+from sep.metrics.system import best, estimates, is_refined
 from sep.model import QueryNet
 from sep.program import guarded, say
 from sep.train.picture import draw_separation
@@ -44,17 +47,18 @@ def write(path: Path, wave: Tensor, sample_rate: int) -> None:
 
 def available(exp: Path, systems: list[str]) -> list[str]:
     """The systems that have a trained model; the others are named."""
-    found = [s for s in systems if (exp / s / "best" / "config.json").exists()]
+    found = [s for s in systems if (best(exp, s) / "config.json").exists()]
     for system in systems:
         if system not in found:
-            say(f"{system}: not trained ({exp / system}/best is missing), left out")
+            say(f"{system}: not trained ({best(exp, system)} is missing), left out")
     if not found:
         raise ModelError(f"{exp}: none of {', '.join(systems)} is trained; run stage 4 first")
     return found
 
 
 def separate_system(
-    model: QueryNet,
+    separate: Callable[[Tensor, Tensor], Tensor],
+    rate: int,
     clips: EvaluationSet,
     queries: dict[str, tuple[Tensor, Tensor]],
     folders: dict[str, Path],
@@ -67,12 +71,12 @@ def separate_system(
         pending = []
         for start in range(0, len(clips), batch):
             part = slice(start, start + batch)
-            estimate = model.separate(clips.mixture[part].to(device), vectors[part].to(device))
+            estimate = separate(clips.mixture[part].to(device), vectors[part].to(device))
             estimate = estimate.cpu()  # (b, Q, N)
             for q, (kind, (_, has)) in enumerate(queries.items()):
                 for i in has[part].nonzero()[:, 0].tolist():
                     path = folders[kind] / f"{clips.ids[start + i]}.wav"
-                    job = writers.submit(write, path, estimate[i, q], model.sample_rate)
+                    job = writers.submit(write, path, estimate[i, q], rate)
                     pending.append(job)
         for job in pending:
             job.result()
@@ -167,9 +171,7 @@ class Worker:
         self.exp, self.device = Path(cfg.exp), torch.device(device)
         self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
         self.queries, self.text = asked(cfg, self.clips), self.clips.queries("text")[0]
-        self.model = functools.cache(
-            lambda system: hub.from_pretrained(self.exp / system / "best", self.device)
-        )
+        self.model = functools.cache(lambda folder: hub.from_pretrained(folder, self.device))
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -181,10 +183,12 @@ class Worker:
         if system in self.systems:
             queries = {kind: (v[rows], has[rows]) for kind, (v, has) in self.queries.items()}
             folders = {kind: self.staging / folder_of(system, kind) for kind in queries}
-            model = self.model(system)
-            separate_system(model, clips, queries, folders, batch, self.device)
+            model = self.model(best(self.exp, system))
+            encoder = self.encoder if is_refined(system) else None
+            way = partial(estimates, model, encoder)
+            separate_system(way, model.sample_rate, clips, queries, folders, batch, self.device)
             return
-        first, query = self.model(self.systems[0]), self.text[rows]
+        first, query = self.model(best(self.exp, self.systems[0])), self.text[rows]
         everything, folder = torch.unique(self.text, dim=0), self.staging / system
         separate_baseline(system, first, self.encoder, clips, query, everything, folder, batch)
 
@@ -194,7 +198,7 @@ def separate_by_ray(
 ) -> None:
     """Fill the folders of all systems and baselines, or what is missing of them."""
     exp, wanted = Path(cfg.exp), list(cfg.baselines or [])
-    sources = [exp / system / "best" / "model.safetensors" for system in systems]
+    sources = [best(exp, system) / "model.safetensors" for system in systems]
     for folder in (exp / "queries", exp / "encoder", Path(cfg.data) / cfg.split):
         sources += folder.iterdir()
     settings = {name: cfg[name] for name in ("samples", "batch", "queries", "weights")}
@@ -233,19 +237,21 @@ def run(cfg: DictConfig) -> None:
             separate_by_ray(cfg, systems, clips, staging, device)
         for system in systems:
             since = time.perf_counter()
-            model = hub.from_pretrained(exp / system / "best", device)
+            model = hub.from_pretrained(best(exp, system), device)
+            encoder = encoders.load(exp / "encoder", device=device) if is_refined(system) else None
             folders = {kind: staging / folder_of(system, kind) for kind in queries}
             if alone:
                 for folder in folders.values():
                     folder.mkdir(parents=True)
-                separate_system(model, clips, queries, folders, cfg.batch, device)
+                way = partial(estimates, model, encoder)
+                separate_system(way, model.sample_rate, clips, queries, folders, cfg.batch, device)
             out.mkdir(exist_ok=True)
             for folder in folders.values():
                 hub.replace_folder(folder, out / folder.name)
             counts = ", ".join(f"{int(has.sum())} by {kind}" for kind, (_, has) in queries.items())
             say(f"{system}: {counts} in {time.perf_counter() - since:.1f} s -> {out / system}")
         if wanted and alone:
-            first = hub.from_pretrained(exp / systems[0] / "best", device)
+            first = hub.from_pretrained(best(exp, systems[0]), device)
             encoder, query = encoders.load(exp / "encoder", device=device), clips.queries("text")[0]
             everything = torch.unique(query, dim=0)
         for name in wanted:

@@ -20,12 +20,13 @@ from sep.candidates import Reading, Variant, alone, blend, variants
 from sep.chunk import Chunking, OverlapAdd, live, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
+from sep.feedback import refined
 from sep.masking import Masking
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
 from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
-from sep.stream import Both, Ear, Meter, Scan, hear, on_grid, peak_of, separated
+from sep.stream import Both, Ear, Meter, Rest, Scan, hear, on_grid, peak_of, separated
 from sep.waveform import load
 
 SHIPPED = Path(__file__).resolve().parent / "weights" / "small"
@@ -138,6 +139,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
+        refine: bool = False,
         sharpness: float = 1.0,
         query: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -154,6 +156,8 @@ class Separator:
             weights: weight by kind of query.
             candidates: how many readings of the network to try (`sep.candidates`); the more similar
                 to the query a result, the more it weighs.
+            refine: separate twice, the second time by the query that the first result refined
+                (`sep.feedback`).
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
@@ -169,6 +173,7 @@ class Separator:
             sample_rate,
             queries=[asked],
             candidates=candidates,
+            refine=refine,
             sharpness=sharpness,
             progress=progress,
         )
@@ -189,6 +194,7 @@ class Separator:
         *,
         queries: Sequence[Query],
         candidates: int = 1,
+        refine: bool = False,
         sharpness: float = 1.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Split:
@@ -201,6 +207,7 @@ class Separator:
             audio, sample_rate, sharpness, progress: as in `separate`.
             queries: one for each sound, as in `Separator.queries`.
             candidates: as in `separate`, by the mean similarity of all sounds.
+            refine: as in `separate`; similarities are still those to the queries themselves.
 
         Raises:
             AudioFileError: a recording that cannot be used.
@@ -212,7 +219,12 @@ class Separator:
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
         guide = loud_mono(wave)
         rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
-        masking = Masking(self.model, vectors, [alone(v) for v in tried], keep=True)
+        asked = vectors
+        if refine:
+            first = Masking(self.model, vectors, [alone(tried[0])])
+            found = overlap_add(self._adder(first), rows[:1])[0, 0]  # (Q, N)
+            asked = self._refined(vectors, [(sound, guide - sound) for sound in found])
+        masking = Masking(self.model, asked, [alone(v) for v in tried], keep=True)
         adder = self._adder(masking)
         results = overlap_add(adder, rows, progress)  # (R, K, Q, N)
         reading = alone(tried[0])
@@ -251,6 +263,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
+        refine: bool = False,
         sharpness: float = 1.0,
         query: Tensor | None = None,
         subtype: str | None = None,
@@ -262,8 +275,8 @@ class Separator:
         Args:
             source: recording.
             target, residual: files to write, None leaves one out; the suffix names the container.
-            text, audio_query, image, negative, weights, candidates, sharpness, query: as in
-                `separate`.
+            text, audio_query, image, negative, weights, candidates, refine, sharpness, query: as
+                in `separate`.
             subtype, clip, progress: as in `split_file`.
 
         Raises:
@@ -277,6 +290,7 @@ class Separator:
             residual,
             queries=[asked],
             candidates=candidates,
+            refine=refine,
             sharpness=sharpness,
             subtype=subtype,
             clip=clip,
@@ -301,6 +315,7 @@ class Separator:
         *,
         queries: Sequence[Query],
         candidates: int = 1,
+        refine: bool = False,
         sharpness: float = 1.0,
         subtype: str | None = None,
         clip: str = "none",
@@ -310,15 +325,16 @@ class Separator:
         """Separate several sounds of a file of any length into files, as `split` does.
 
         The recording is read once for its peak and whether it is sound, and once to be separated;
-        once more before to weigh several candidates, and once to measure for `clip="rescale"`. The
-        parts appear under their names when all are complete. Targets and residual add up to the
-        recording exactly in 8 to 24 bit, within a rounding of float32 otherwise.
+        once more before for each of refining the queries, weighing several candidates and measuring
+        for `clip="rescale"`. The parts appear under their names when all are complete. Targets and
+        residual add up to the recording exactly in 8 to 24 bit, within a rounding of float32
+        otherwise.
 
         Args:
             source: recording.
             targets: a file for each query, None to write the residual alone.
             residual: file for everything else, or None.
-            queries, candidates, sharpness: as in `split`.
+            queries, candidates, refine, sharpness: as in `split`.
             subtype: of libsndfile; by default the recording's, or what comes nearest to it.
             clip: see `sep.audio.apply_clip`; one gain for all parts.
             progress: called with samples done and in all, at the recording's rate.
@@ -336,10 +352,13 @@ class Separator:
         for block in recording.blocks(source):
             scan.push(block)
         vectors, reading, gain = self.queries(queries), alone(tried[0]), 1.0
+        asked = vectors
+        if refine:
+            asked = self._listen(source, head, scan, vectors, reading)
         if candidates > 1:
-            reading = self._weigh(source, head, scan, vectors, tried)
+            reading = self._weigh(source, head, scan, asked, vectors, tried)
         if clip == "rescale":
-            gain = self._peak(source, head, scan, vectors, reading)
+            gain = self._peak(source, head, scan, asked, reading)
         subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
         subtype = subtype.upper()
         if clip == "none" and recording.limited(subtype) and scan.peak > 1:
@@ -363,7 +382,7 @@ class Separator:
                 for name in names
             ]
             done = 0
-            for mixture, parts in self._pass(source, head, scan, vectors, [reading], heard):
+            for mixture, parts in self._pass(source, head, scan, asked, [reading], heard):
                 energy += torch.stack([x.double().square().sum() for x in (mixture, *parts)])
                 waves = clipped(mixture, parts, clip, gain, subtype)
                 for writer, wave in zip(writers, waves, strict=True):
@@ -491,18 +510,57 @@ class Separator:
         source: str | Path,
         head: recording.AudioInfo,
         scan: Scan,
+        asked: Tensor,
         queries: Tensor,
         tried: list[Variant],
     ) -> Reading:
-        """The blend of the variants whose targets are similar to the queries."""
-        count, readings = len(queries), [alone(v) for v in tried]
-        meters = [self._meter() for _ in range(1 + len(tried) * count)]
-        blocks = recording.blocks(source, size=FILE_BLOCK)
-        masking = Masking(self.model, queries, readings)
-        for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, meters):
-            pass
+        """The blend of the variants whose targets, as the model is asked, are like the queries."""
+        meters = [self._meter() for _ in range(1 + len(tried) * len(queries))]
+        self._hear(source, head, scan, asked, [alone(v) for v in tried], meters)
         targets = iter(meters[1:])
         return blend(tried, [[next(targets).similarity(q) for q in queries] for _ in tried])
+
+    def _listen(
+        self,
+        source: str | Path,
+        head: recording.AudioInfo,
+        scan: Scan,
+        queries: Tensor,
+        reading: Reading,
+    ) -> Tensor:
+        """The queries, refined by what they find in a file."""
+        found, rest = ([self._meter() for _ in queries] for _ in range(2))
+        others = [Rest(meter) for meter in rest]
+        ears = [Both(*pair) for pair in zip(found, (o.target for o in others), strict=True)]
+        self._hear(source, head, scan, queries, [reading], [Both(*others), *ears])
+        vectors = [torch.stack([meter.vector() for meter in meters]) for meters in (found, rest)]
+        return refined(queries.cpu(), *vectors)
+
+    def _hear(
+        self,
+        source: str | Path,
+        head: recording.AudioInfo,
+        scan: Scan,
+        queries: Tensor,
+        readings: Sequence[Reading],
+        ears: Sequence[Ear],
+    ) -> None:
+        """`sep.stream.hear` of a file."""
+        blocks = recording.blocks(source, size=FILE_BLOCK)
+        masking = Masking(self.model, queries, readings)
+        for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, ears):
+            pass
+
+    def _refined(self, queries: Tensor, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The queries (Q, D), refined by the sounds that they found and what was left."""
+        vectors = torch.stack([self._heard(wave) for pair in parts for wave in pair])
+        return refined(queries.cpu(), vectors[::2], vectors[1::2])
+
+    def _heard(self, wave: Tensor) -> Tensor:
+        """Embedding of a sound (N,) at the model's rate; zeros for silence."""
+        meter = self._meter()
+        meter.push(wave.cpu())
+        return meter.vector()
 
     def _peak(
         self,

@@ -77,6 +77,7 @@ def test_every_kind_of_query_and_its_options(make_wav, tmp_path):
         "tree.png",
     ]
     options += ["--weights", "text=2,audio=0.5,negative=0.3", "--candidates", "2"]
+    options += ["--refine"]
     options += ["--no-residual", "--subtype", "PCM_24", "--clip", "rescale", "--device", "cpu"]
     assert cli.main(["separate", "x.wav", *options, "-o", "out"]) == 0
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["x.target.wav"]

@@ -98,6 +98,11 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         "weighs; takes longer (default: %(default)s)",
     )
     add(
+        "--refine",
+        action="store_true",
+        help="separate twice, the second time by the query and what it found; takes longer",
+    )
+    add(
         "--sharpness",
         type=factor,
         default=1.0,
@@ -300,6 +305,7 @@ class Worker:
             job.residual,
             queries=list(queries),
             candidates=options.candidates,
+            refine=options.refine,
             sharpness=options.sharpness,
             subtype=options.subtype,
             clip=options.clip,

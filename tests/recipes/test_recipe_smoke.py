@@ -373,6 +373,21 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
     }  # fmt: skip
 
 
+def test_refined_queries_are_a_system_of_their_own(finished):
+    _, exp = finished
+    asked = ["systems=[rl,rl+refine]", "queries=[text,audio]", "device=cpu"]
+    done = succeed(exp, "separate.py", *asked, "examples=0")
+    assert "rl+refine: 4 by text, 4 by audio" in done.stdout
+    for name in ("rl+refine", "rl+refine-audio"):
+        assert len(list((exp / "separated" / name).glob("*.wav"))) == 4
+    done = succeed(exp, "score.py", *asked, "check=0", "absent=true", "pairs=[[rl+refine,rl]]")
+    assert "| rl+refine - rl |" in done.stdout
+    row = next(x for x in done.stdout.splitlines() if x.startswith("| level when absent, dB | -"))
+    assert len([cell for cell in row.split("|") if "±" in cell]) == 2
+    done = program(exp, "separate.py", "systems=[gone+refine]")
+    assert done.returncode == 1 and "gone+refine: not trained" in done.stdout
+
+
 def test_baselines_and_other_systems_stand_in_the_same_table(finished):
     _, exp = finished
     asked = ["queries=[text,negative]", "baselines=[ideal_binary,hpss,nmf,agnostic]", "device=cpu"]

@@ -8,7 +8,7 @@ align_conf=(  # from the weights that ship, which have heard the training split 
 )
 judge_conf=()
 embed_conf=()
-train_conf=("model=$model")
+train_conf=("model=$model" recall=7)
 rl_conf=()
 control_conf=()
 separate_conf=()
