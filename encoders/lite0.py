@@ -32,7 +32,7 @@ class Lite0(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv_stem, self.bn1 = _conv(3, _STEM, 3, 2), _norm(_STEM)
+        self.conv_stem, self.bn1 = conv(3, _STEM, 3, 2), _norm(_STEM)
         for _ in range(2):  # timm draws and drops two such layers; with them seeds mean the same
             nn.Conv2d(8, 8, 1)
         stages, channels = [], _STEM
@@ -42,7 +42,7 @@ class Lite0(nn.Module):
             stages.append(nn.Sequential(*blocks))
             channels = width
         self.blocks = nn.Sequential(*stages)
-        self.conv_head, self.bn2 = _conv(channels, FEATURES, 1), _norm(FEATURES)
+        self.conv_head, self.bn2 = conv(channels, FEATURES, 1), _norm(FEATURES)
         self.classifier = nn.Linear(FEATURES, CLASSES)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -84,12 +84,12 @@ class _Block(nn.Module):
         self.skip, self.expands = stride == 1 and into == out, expansion > 1
         inner = into * expansion
         if self.expands:
-            self.conv_pw, self.bn1 = _conv(into, inner, 1), _norm(inner)
-            self.conv_dw, self.bn2 = _conv(inner, inner, kernel, stride, inner), _norm(inner)
-            self.conv_pwl, self.bn3 = _conv(inner, out, 1), _norm(out)
+            self.conv_pw, self.bn1 = conv(into, inner, 1), _norm(inner)
+            self.conv_dw, self.bn2 = conv(inner, inner, kernel, stride, inner), _norm(inner)
+            self.conv_pwl, self.bn3 = conv(inner, out, 1), _norm(out)
         else:
-            self.conv_dw, self.bn1 = _conv(inner, inner, kernel, stride, inner), _norm(inner)
-            self.conv_pw, self.bn2 = _conv(inner, out, 1), _norm(out)
+            self.conv_dw, self.bn1 = conv(inner, inner, kernel, stride, inner), _norm(inner)
+            self.conv_pw, self.bn2 = conv(inner, out, 1), _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expands:
@@ -102,7 +102,8 @@ class _Block(nn.Module):
         return y + x if self.skip else y
 
 
-def _conv(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias to maps of ceil(height / stride) by ceil(width / stride)."""
     if stride > 1:
         return _Same(into, out, kernel, stride, groups=groups, bias=False)
     return nn.Conv2d(into, out, kernel, padding=kernel // 2, groups=groups, bias=False)
@@ -127,7 +128,7 @@ def build(channels: int = 3, pretrained: bool = True, classify: bool = False) ->
     if pretrained:
         net.load_state_dict(_imagenet(net.state_dict()))
     if channels == 1:
-        stem = _conv(1, _STEM, 3, 2)
+        stem = conv(1, _STEM, 3, 2)
         stem.weight = nn.Parameter(net.conv_stem.weight.detach().sum(1, keepdim=True))
         net.conv_stem = stem
     if not classify:

@@ -12,6 +12,7 @@ KNOWN = {
     "small": "encoders.small:SmallEncoder",
     "imagebind": "encoders.imagebind:ImageBindEncoder",
     "clap": "encoders.clap:ClapEncoder",
+    "yamnet": "encoders.yamnet:YamnetEncoder",
 }
 
 
@@ -22,9 +23,9 @@ def get(
 
     Args:
         name: a key of `KNOWN`.
-        weights: folder written by `Encoder.save`; "shipped" takes those that come with the
-            toolkit; None those, where there are any and no `options` are given, else the
-            encoder's own starting weights.
+        weights: folder written by `Encoder.save`, or yamnet's file; "shipped" takes those that
+            come with the toolkit; None those, where there are any and no `options` are given, else
+            the encoder's own starting weights.
         device: where its towers run.
         options: constructor arguments of that encoder, for a start without `weights`.
 

@@ -37,7 +37,7 @@ from sep.metrics.system import best, estimates, is_refined
 from sep.program import guarded, say
 from sep.spectrogram import Spectrogram
 
-GUESTS = ("clap", "imagebind")  # options that name the weights of further encoders
+GUESTS = ("clap", "imagebind", "yamnet")  # options that name the weights of further encoders
 PART = 2 * scoring.STEP  # mixtures that a worker of Ray scores at once, in whole batches
 
 
@@ -107,8 +107,9 @@ EXPLAINED = {
     "omni": "text, sound and picture together, the weighted mean of their embeddings",
     "ensemble": "the mean of several wordings of the text",
     "negative": "the text, turned away from the captions of what else is in the mixture",
-    "CLAP, ImageBind": "cosine of the output with the target's caption and with the true target, "
-    "by networks that nothing here was trained on unless the encoder is one of them",
+    "CLAP, ImageBind, YAMNet": "cosine of the output with the target's caption and with the true "
+    "target, by networks that nothing here was trained on unless the encoder is one of them; to "
+    "YAMNet a caption is the classes of AudioSet that it may mean",
     "Frechet distance": "of the encoder's embeddings of all outputs from those of the true "
     "targets, less is better; it shrinks with the number of clips, so compare within one line only",
 }
@@ -117,7 +118,7 @@ EXPLAINED = {
 def explained(guests: bool, dim: int, summaries: dict) -> dict[str, str]:
     """Those of `EXPLAINED` that these tables need; `dim` of the encoder's embeddings."""
     needed = [kind for kind in summaries if kind in EXPLAINED]
-    needed += ["CLAP, ImageBind"] if guests else []
+    needed += ["CLAP, ImageBind, YAMNet"] if guests else []
     found = {name: EXPLAINED[name] for name in needed}
     distances = [e.get("frechet") for entries in summaries.values() for e in entries.values()]
     if any(distances):

@@ -33,6 +33,8 @@ METRICS = {
     "clap_audio": ("CLAP, true target", 3),
     "imagebind_text": ("ImageBind, text", 3),
     "imagebind_audio": ("ImageBind, true target", 3),
+    "yamnet_text": ("YAMNet, text", 3),
+    "yamnet_audio": ("YAMNet, true target", 3),
     "encoder_hit": ("class hits, encoder", 3),
     "judge_hit": ("class hits, judge", 3),
     "referee_hit": ("class hits, referee", 3),
