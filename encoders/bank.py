@@ -17,7 +17,7 @@ class ClipBank:
     """Clips as one flat int16 tensor, with their class.
 
     Args:
-        waves: one float tensor (N,) in [-1, 1] a clip, all at one rate.
+        waves: one tensor (N,) a clip, all at one rate: floats in [-1, 1], or int16.
         labels: class name of each clip.
         classes: all class names in the order of the indices; None takes the sorted `labels`.
         device: where segments are cut.
@@ -39,8 +39,7 @@ class ClipBank:
         unknown = set(labels) - set(self.classes)
         if unknown:
             raise EncoderError(f"labels without a class: {', '.join(sorted(unknown))}")
-        flat = [(wave.clamp(-1, 1) * 32767).round().to(torch.int16) for wave in waves]
-        self.samples = torch.cat(flat).to(device)
+        self.samples = torch.cat([_as_int16(wave) for wave in waves]).to(device)
         self.length = torch.tensor([len(wave) for wave in waves], device=device)
         self.start = self.length.cumsum(0) - self.length
         blocks = self.samples[: len(self.samples) // _BLOCK * _BLOCK].unflatten(0, (-1, _BLOCK))
@@ -62,7 +61,8 @@ class ClipBank:
         device: str | torch.device = "cpu",
     ) -> Self:
         """Decode recordings to mono at `sample_rate` Hz; raises EncoderError naming a bad file."""
-        return cls([read_mono(path, sample_rate) for path in paths], labels, classes, device)
+        waves = [_as_int16(read_mono(path, sample_rate)) for path in paths]
+        return cls(waves, labels, classes, device)
 
     def __len__(self) -> int:
         return len(self.length)
@@ -151,3 +151,9 @@ def read_mono(path: str | Path, sample_rate: int) -> Tensor:
     if not len(wave):
         raise EncoderError(f"{path} holds no samples; replace it")
     return resample(torch.from_numpy(wave).mean(1), rate, sample_rate)
+
+
+def _as_int16(wave: Tensor) -> Tensor:
+    if wave.dtype == torch.int16:
+        return wave
+    return (wave.clamp(-1, 1) * 32767).round().to(torch.int16)

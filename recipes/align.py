@@ -34,7 +34,7 @@ from encoders.preprocess import open_image
 from encoders.small import SmallEncoder
 from encoders.words import learn_words
 from sep.data import wording
-from sep.data.kaldi import DataDir
+from sep.data.kaldi import DataDir, held
 from sep.device import resolve
 from sep.errors import OptionError
 from sep.program import guarded, say
@@ -146,7 +146,8 @@ def align(cfg: DictConfig) -> None:
         encoder.save(Path(cfg.exp) / "encoder", {"stages": {}})
         say(f"align: no stage has steps; saved {cfg.exp}/encoder as it is ({encoder.fingerprint})")
         return
-    train, valid = DataDir(Path(cfg.data) / "train"), DataDir(Path(cfg.data) / "valid")
+    room = encoder.sample_rate, cfg.bank_gb, cfg.seed, say
+    train, valid = (held(Path(cfg.data) / split, *room) for split in ("train", "valid"))
     classes = sorted(set(train.label.values()) | set(valid.label.values()))
     bank = read_bank(train, classes, encoder)
     further = wording.read(cfg.wordings)

@@ -28,7 +28,7 @@ from encoders.base import Encoder, EncoderError
 from encoders.cache import EmbeddingCache
 from encoders.checkpoint import read_config
 from encoders.judge import Judge
-from sep.data.kaldi import DataDir
+from sep.data.kaldi import SAMPLE_RATE, DataDir, held
 from sep.device import resolve
 from sep.program import guarded, say
 
@@ -40,7 +40,7 @@ def assess(cfg: DictConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device = resolve(cfg.device)
-    data = DataDir(Path(cfg.data) / cfg.split)
+    data = held(Path(cfg.data) / cfg.split, SAMPLE_RATE, cfg.bank_gb, cfg.seed, say)
     rows: dict[str, dict[str, Any]] = {}
     own = {name: f"{cfg.exp}/{name}" for name in ("encoder", "judge")}
     for name, what in (cfg.encoders or own).items():

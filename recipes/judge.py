@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from encoders.bank import ClipBank
 from encoders.judge import Judge
 from encoders.judging import JudgeConfig, JudgeTrainer, accuracy
-from sep.data.kaldi import DataDir
+from sep.data.kaldi import DataDir, held
 from sep.device import resolve
 from sep.program import guarded, say
 
@@ -43,7 +43,8 @@ def train(cfg: DictConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     device = resolve(cfg.device)
-    data, valid = DataDir(Path(cfg.data) / cfg.split), DataDir(Path(cfg.data) / "valid")
+    room = Judge.sample_rate, cfg.bank_gb, cfg.seed, say
+    data, valid = (held(Path(cfg.data) / split, *room) for split in (cfg.split, "valid"))
     classes = sorted(set(data.label.values()) | set(valid.label.values()))
     config = JudgeConfig(**OmegaConf.to_container(cfg.judge), seed=JudgeConfig.seed + cfg.seed)
     trainer = JudgeTrainer(read_bank(data, classes, device), config, device)

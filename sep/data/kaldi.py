@@ -13,13 +13,16 @@ Ids are sorted in C order and are the same in every table but image.scp.
 """
 
 import argparse
+import copy
 import itertools
 import math
 import os
+import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import soundfile
 
@@ -53,8 +56,7 @@ class DataDir:
 
     Attributes:
         ids: sorted ids; wav, text, label, duration_s: one value for each id;
-        image: the ids that have a picture;
-        pictures: sorted pairs of a picture's path and its class, those of `image` among them.
+        image: the ids that have a picture.
 
     Raises:
         DataError: a table is missing or a line cannot be read; `validate` lists every fault.
@@ -68,10 +70,7 @@ class DataDir:
         durations = _table(self.path / "utt2dur")
         image = self.path / IMAGES
         self.image = _table(image) if image.exists() else {}
-        self.pictures = sorted(
-            {(path, self.label[id_]) for id_, path in self.image.items() if id_ in self.label}
-            | set(_pictures(self.path / PICTURES))
-        )
+        self._further = set(_pictures(self.path / PICTURES))
         self.ids = sorted(self.wav)
         for name, table in (("text", self.text), ("utt2label", self.label), ("utt2dur", durations)):
             if table.keys() != self.wav.keys():
@@ -88,12 +87,62 @@ class DataDir:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def pictures(self) -> list[tuple[str, str]]:
+        """Sorted pairs of a picture's path and its class, those of `image` among them."""
+        own = {(path, self.label[id_]) for id_, path in self.image.items() if id_ in self.label}
+        return sorted(own | self._further)
+
+    def fitting(self, sample_rate: int, limit_gb: float, seed: int = 0) -> Self:
+        """What fits into memory as 16-bit samples: all of it, or about as many of every class.
+
+        Args:
+            sample_rate: of the samples in Hz.
+            limit_gb: of memory.
+            seed: draws which clips of a class; small classes are whole before large ones get more.
+
+        Raises:
+            DataError: nothing fits.
+        """
+        room = limit_gb * 1e9 / 2 / sample_rate  # seconds
+        if sum(self.duration_s.values()) <= room:
+            return self
+        draw, groups = random.Random(seed), list(self.by_label().values())
+        for group in groups:
+            draw.shuffle(group)
+        rounds = itertools.chain(*itertools.zip_longest(*groups))
+        kept: list[str] = []
+        for id_ in filter(None, rounds):
+            room -= self.duration_s[id_]
+            if room < 0:
+                break
+            kept.append(id_)
+        if not kept:
+            raise DataError(f"{self.path}: {limit_gb:g} GB hold no recording; raise bank_gb")
+        part = copy.copy(self)
+        part.ids = sorted(kept)
+        for name in ("wav", "text", "label", "duration_s", "image"):
+            table = getattr(self, name)
+            setattr(part, name, {id_: table[id_] for id_ in part.ids if id_ in table})
+        return part
+
     def by_label(self) -> dict[str, list[str]]:
         """Sorted labels, each with its sorted ids."""
         groups: dict[str, list[str]] = {label: [] for label in sorted(set(self.label.values()))}
         for id_ in self.ids:
             groups[self.label[id_]].append(id_)
         return groups
+
+
+def held(
+    path: str | Path, sample_rate: int, limit_gb: float, seed: int, say: Callable[[str], None]
+) -> DataDir:
+    """A data directory, or what memory has room for (`DataDir.fitting`), which is said."""
+    whole = DataDir(path)
+    part = whole.fitting(sample_rate, limit_gb, seed)
+    if len(part) < len(whole):
+        say(f"{path}: {len(part)} of {len(whole)} recordings are held, as bank_gb={limit_gb:g}")
+    return part
 
 
 def write(path: str | Path, entries: Iterable[Entry]) -> None:

@@ -46,6 +46,30 @@ def test_round_trip(directory):
     assert kaldi.validate(directory) == []
 
 
+def test_what_memory_has_room_for_is_an_even_share_of_every_class(tmp_path):
+    entries = [
+        kaldi.Entry(f"{label}{k}", f"/{label}{k}.wav", label, label, 2.0, f"/{label}{k}.png")
+        for label, count in (("cat", 1), ("dog", 9), ("owl", 20))
+        for k in range(count)
+    ]
+    kaldi.write(tmp_path / "set", entries)
+    data = kaldi.DataDir(tmp_path / "set")
+    second = 2 * 16_000 / 1e9  # in gigabytes
+    assert data.fitting(16_000, 60.1 * second) is data
+    part = data.fitting(16_000, 23 * second)  # 11 recordings
+    found = {label: len(ids) for label, ids in part.by_label().items()}
+    assert found == {"cat": 1, "dog": 5, "owl": 5}
+    assert len(part) == 11 and part.ids == sorted(part.wav) == sorted(part.text)
+    assert len(part.pictures) == 11 and len(data) == 30
+    assert part.ids == data.fitting(16_000, 23 * second).ids  # whoever draws
+    assert part.ids != data.fitting(16_000, 23 * second, seed=1).ids
+    said = []
+    assert len(kaldi.held(tmp_path / "set", 16_000, 4.5 * second, 0, said.append)) == 2
+    assert "2 of 30 recordings are held, as bank_gb=" in said[0]
+    with pytest.raises(DataError, match="hold no recording; raise bank_gb"):
+        data.fitting(16_000, second)
+
+
 def test_write_refuses_twins_and_line_breaks(tmp_path):
     entry = kaldi.Entry("a", "/a.wav", "text", "cat", 1.0)
     with pytest.raises(DataError, match="id a"):

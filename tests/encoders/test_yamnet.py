@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import encoders
 from encoders.base import EncoderError
+from encoders.precision import convolve
 from encoders.yamnet import CLASSES, NAMES, YAMNet, YamnetEncoder, mel_bank
 
 
