@@ -223,7 +223,8 @@ class Separator:
         if refine:
             first = Masking(self.model, vectors, [alone(tried[0])])
             found = overlap_add(self._adder(first), rows[:1])[0, 0]  # (Q, N)
-            asked = self._refined(vectors, [(sound, guide - sound) for sound in found])
+            pairs = [[self._heard(w) for w in (sound, guide - sound)] for sound in found]
+            asked = refined(vectors.cpu(), *map(torch.stack, zip(*pairs, strict=True)))
         masking = Masking(self.model, asked, [alone(v) for v in tried], keep=True)
         adder = self._adder(masking)
         results = overlap_add(adder, rows, progress)  # (R, K, Q, N)
@@ -550,11 +551,6 @@ class Separator:
         masking = Masking(self.model, queries, readings)
         for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, ears):
             pass
-
-    def _refined(self, queries: Tensor, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """The queries (Q, D), refined by the sounds that they found and what was left."""
-        vectors = torch.stack([self._heard(wave) for pair in parts for wave in pair])
-        return refined(queries.cpu(), vectors[::2], vectors[1::2])
 
     def _heard(self, wave: Tensor) -> Tensor:
         """Embedding of a sound (N,) at the model's rate; zeros for silence."""
