@@ -25,6 +25,16 @@ def test_summary_and_comparison_by_hand():
     assert (difference["mean"], difference["n"], difference["wins"]) == (1, 2, 1)
 
 
+def test_scores_of_a_class_by_hand():
+    found = {(r["system"], r["label"]): r for r in report.class_rows(rows())}
+    assert len(found) == 4 and {r["metric"] for r in found.values()} == {"si_sdri"}
+    a = found["control", "a"]  # 1 and 5
+    assert (a["query"], a["n"], a["mean"], a["median"], a["sem"]) == ("text", 2, 3, 3, 2)
+    assert 1 <= a["low"] <= a["mean"] <= a["high"] <= 5
+    alone = found["rl", "a"]  # 2, and one that is undefined
+    assert (alone["n"], alone["undefined"], alone["mean"]) == (1, 1, 2)
+
+
 def test_order_of_rows_does_not_matter():
     backwards = list(reversed(rows()))
     assert report.compare(backwards, "rl", "control") == report.compare(rows(), "rl", "control")

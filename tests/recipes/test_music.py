@@ -101,6 +101,14 @@ def test_solos_with_clips_of_vggsound_run_to_scores_and_other_models_can_be_test
         assert (borrowed / name).resolve() == main / name
 
 
+def test_a_published_checkpoint_and_trained_models_exclude_each_other(original):
+    home = copied(original, "music")
+    both = ["--published", str(original / "solos.json"), "--trained", str(original)]
+    done = call(home, "music", *options(original, *both))
+    assert done.returncode == 2 and "--published and --trained exclude each other" in done.stderr
+    assert not (home / "egs/music/exp").exists()
+
+
 def test_every_fault_is_named_by_file_and_line_and_the_rest_is_used(original):
     root, table = original / "MUSIC solo", original / "solos.json"
     lines = table.read_text(encoding="utf-8").splitlines()
