@@ -29,36 +29,83 @@ def refined(query: Tensor, found: Tensor, rest: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def separate(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> Tensor:
-    """As `QueryNet.separate`, each clip by the query that its first estimate refined.
+def logits(
+    model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor, window: float | None = None
+) -> Tensor:
+    """Mask logits of queries that are refined by what they find around each moment.
 
-    The network reads the mixture once.
+    The network reads the mixture once. Its first estimates are heard window by window, each of
+    which refines the queries for itself; from the middle of one to that of the next the logits go
+    over linearly.
 
     Args:
         model: the separator; encoder: of the queries, on the same device.
         wave: (B, N) at the model's rate; query: (B, Q, D) of norm 1.
+        window: samples; by default what the encoder takes at once.
 
     Returns:
-        Estimates (B, Q, N).
+        (B, Q, H, T).
     """
     grid = model.spectrogram
     spectrum = grid.stft(wave)
     maps = model.maps(spectrum.abs())
+    first = model.combine(maps, query)
+    mask = grid.unwarp(torch.sigmoid(first))
+    found = grid.istft(spectrum[:, None] * mask, wave.shape[-1])  # (B, Q, N)
+    heard = torch.stack([found, wave[:, None] - found])  # (2, B, Q, N)
+    edges = _edges(wave.shape[-1], window or window_of(model, encoder))
+    shares = _shares(edges, first.shape[-1], grid.hop).to(first.device)
+    total = torch.zeros_like(first)
+    for begin, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
+        vectors = embedded(encoder, heard[..., begin:end].flatten(0, -2), model.sample_rate)
+        asked = refined(query, *vectors.view(2, *query.shape))
+        if model.kind == "query":  # its logits of a frame are of the maps of that frame alone
+            near = share.nonzero()[:, 0]
+            frames = slice(int(near[0]), int(near[-1]) + 1)
+            total[..., frames] += share[frames] * model.combine(maps[..., frames], asked)
+        else:
+            total += share * model.combine(maps, asked)
+    return total
 
-    def estimates(asked: Tensor) -> Tensor:
-        mask = grid.unwarp(torch.sigmoid(model.combine(maps, asked)))
-        return grid.istft(spectrum[:, None] * mask, wave.shape[-1])
 
-    first = estimates(query)
-    heard = torch.stack([first, wave[:, None] - first])  # (2, B, Q, N)
-    found, rest = embedded(encoder, heard.flatten(0, -2), model.sample_rate).view(2, *query.shape)
-    return estimates(refined(query, found, rest))
+def window_of(model: QueryNet, encoder: Encoder) -> float:
+    """What the encoder takes at once, in samples at the model's rate."""
+    return encoder.window / encoder.sample_rate * model.sample_rate
+
+
+def separate(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> Tensor:
+    """As `QueryNet.separate` for waveforms (B, N) and queries (B, Q, D), by `logits`: (B, Q, N)."""
+    grid = model.spectrogram
+    mask = grid.unwarp(torch.sigmoid(logits(model, encoder, wave, query)))
+    return grid.istft(grid.stft(wave)[:, None] * mask, wave.shape[-1])
 
 
 def embedded(encoder: Encoder, waves: Tensor, sample_rate: int, batch: int = 8) -> Tensor:
     """Sounds (B, N) to (B, D) of norm 1, zeros for silent ones, which encoders refuse."""
     vectors = torch.zeros(len(waves), encoder.dim, device=waves.device)
     heard = (waves.abs().amax(-1) > SILENCE).nonzero()[:, 0]
-    for rows in heard.split(batch):
+    for rows in heard.split(batch) if len(heard) else ():
         vectors[rows] = encoder.embed_audio(waves[rows], sample_rate).float()
     return vectors
+
+
+def _edges(length: int, window: float) -> list[int]:
+    """Where windows begin and end; the last one has from half to one and a half of the others."""
+    count = max(1, round(length / window))
+    return [*(round(k * window) for k in range(count)), length]
+
+
+def _shares(edges: list[int], frames: int, hop: int) -> Tensor:
+    """Weights (windows, frames): 1 at the middle of each and beyond the outer ones, together 1."""
+    bounds = torch.tensor(edges, dtype=torch.float64)
+    middle = (bounds[:-1] + bounds[1:]) / 2
+    if len(middle) == 1:
+        return torch.ones(1, frames)
+    time = torch.arange(frames, dtype=torch.float64) * hop
+    right = torch.searchsorted(middle, time).clamp(1, len(middle) - 1)
+    left = right - 1
+    over = ((time - middle[left]) / (middle[right] - middle[left])).clamp(0, 1)
+    shares = torch.zeros(len(middle), frames, dtype=torch.float64)
+    at = torch.arange(frames)
+    shares[left, at], shares[right, at] = 1 - over, over
+    return shares.float()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from encoders.base import Encoder
+from sep import feedback
 from sep.candidates import Reading
 from sep.model import QueryNet
 from sep.unet import steady
@@ -23,12 +25,22 @@ class Masking:
         queries: (Q, D).
         readings: K ways to make masks of the logits.
         keep: whether to keep the logits of every segment, for `masks`.
+        encoder: refines the queries by what they find (`sep.feedback`); None leaves them.
+        window: samples that it hears at once. Where segments begin at multiples of it, neighbours
+            hear the same.
     """
 
     def __init__(
-        self, model: QueryNet, queries: Tensor, readings: Sequence[Reading], keep: bool = False
+        self,
+        model: QueryNet,
+        queries: Tensor,
+        readings: Sequence[Reading],
+        keep: bool = False,
+        encoder: Encoder | None = None,
+        window: float | None = None,
     ):
         self.model, self.readings, self.keep = model, readings, keep
+        self.encoder, self.window = encoder, window
         self.steady = steady(model)
         self.device = model.spectrogram.window.device
         self.queries = queries.to(self.device)
@@ -50,7 +62,7 @@ class Masking:
     def _masked(self, model: QueryNet, segments: Tensor) -> Tensor:
         grid = model.spectrogram
         spectra = grid.stft(segments)
-        logits = self._logits(model, spectra[:, 0].abs())
+        logits = self._logits(model, segments[:, 0], spectra[:, 0].abs())
         results = [
             grid.istft(spectra[:, :, None] * self._masks(logits, r)[:, None], segments.shape[-1])
             for r in self.readings
@@ -76,8 +88,11 @@ class Masking:
         masks = (self._masks(s.to(self.device).float()[None], reading)[0] for s in slices)
         return torch.cat([mask.half().cpu() for mask in masks], dim=-1)
 
-    def _logits(self, model: QueryNet, magnitude: Tensor) -> Tensor:
-        """Logits (B, Q, H, T) of magnitudes (B, F, T)."""
+    def _logits(self, model: QueryNet, wave: Tensor, magnitude: Tensor) -> Tensor:
+        """Logits (B, Q, H, T) of a waveform (B, n) and its magnitudes (B, F, T)."""
+        if self.encoder is not None:
+            queries = self.queries.expand(len(wave), -1, -1)
+            return feedback.logits(model, self.encoder, wave, queries, self.window)
         if len(self.queries) == 1:
             return model.logits(magnitude, self.queries[0])[:, None]
         return model.logits(magnitude, self.queries.expand(len(magnitude), -1, -1))

@@ -20,13 +20,13 @@ from sep.candidates import Reading, Variant, alone, blend, variants
 from sep.chunk import Chunking, OverlapAdd, live, overlap_add
 from sep.device import resolve
 from sep.errors import AudioFileError, ModelError, QueryError, SepError
-from sep.feedback import refined
+from sep.feedback import window_of
 from sep.masking import Masking
 from sep.model import QueryNet
 from sep.parts import clipped, outputs
 from sep.query import embed_query, loud_mono
 from sep.results import FileSeparation, FileSplit, Separation, Split, Waveform
-from sep.stream import Both, Ear, Meter, Rest, Scan, hear, on_grid, peak_of, separated
+from sep.stream import Both, Ear, Meter, Scan, hear, on_grid, peak_of, separated
 from sep.waveform import load
 
 SHIPPED = Path(__file__).resolve().parent / "weights" / "small"
@@ -156,8 +156,8 @@ class Separator:
             weights: weight by kind of query.
             candidates: how many readings of the network to try (`sep.candidates`); the more similar
                 to the query a result, the more it weighs.
-            refine: separate twice, the second time by the query that the first result refined
-                (`sep.feedback`).
+            refine: separate twice, the second time by the query and what it found around each
+                moment (`sep.feedback`).
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
@@ -219,13 +219,8 @@ class Separator:
         wave = recording.resample(mixture.float(), rate, self.model.sample_rate)
         guide = loud_mono(wave)
         rows = wave if len(wave) == 1 else torch.cat([guide[None], wave])
-        asked = vectors
-        if refine:
-            first = Masking(self.model, vectors, [alone(tried[0])])
-            found = overlap_add(self._adder(first), rows[:1])[0, 0]  # (Q, N)
-            pairs = [[self._heard(w) for w in (sound, guide - sound)] for sound in found]
-            asked = refined(vectors.cpu(), *map(torch.stack, zip(*pairs, strict=True)))
-        masking = Masking(self.model, asked, [alone(v) for v in tried], keep=True)
+        readings = [alone(v) for v in tried]
+        masking = self._masking(vectors, readings, refine, keep=True)
         adder = self._adder(masking)
         results = overlap_add(adder, rows, progress)  # (R, K, Q, N)
         reading = alone(tried[0])
@@ -326,10 +321,9 @@ class Separator:
         """Separate several sounds of a file of any length into files, as `split` does.
 
         The recording is read once for its peak and whether it is sound, and once to be separated;
-        once more before for each of refining the queries, weighing several candidates and measuring
-        for `clip="rescale"`. The parts appear under their names when all are complete. Targets and
-        residual add up to the recording exactly in 8 to 24 bit, within a rounding of float32
-        otherwise.
+        once more before to weigh several candidates, and once to measure for `clip="rescale"`. The
+        parts appear under their names when all are complete. Targets and residual add up to the
+        recording exactly in 8 to 24 bit, within a rounding of float32 otherwise.
 
         Args:
             source: recording.
@@ -353,13 +347,10 @@ class Separator:
         for block in recording.blocks(source):
             scan.push(block)
         vectors, reading, gain = self.queries(queries), alone(tried[0]), 1.0
-        asked = vectors
-        if refine:
-            asked = self._listen(source, head, scan, vectors, reading)
         if candidates > 1:
-            reading = self._weigh(source, head, scan, asked, vectors, tried)
+            reading = self._weigh(source, head, scan, vectors, tried, refine)
         if clip == "rescale":
-            gain = self._peak(source, head, scan, asked, reading)
+            gain = self._peak(source, head, scan, vectors, reading, refine)
         subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
         subtype = subtype.upper()
         if clip == "none" and recording.limited(subtype) and scan.peak > 1:
@@ -383,7 +374,7 @@ class Separator:
                 for name in names
             ]
             done = 0
-            for mixture, parts in self._pass(source, head, scan, asked, [reading], heard):
+            for mixture, parts in self._pass(source, head, scan, vectors, reading, refine, heard):
                 energy += torch.stack([x.double().square().sum() for x in (mixture, *parts)])
                 waves = clipped(mixture, parts, clip, gain, subtype)
                 for writer, wave in zip(writers, waves, strict=True):
@@ -415,6 +406,7 @@ class Separator:
         sample_rate: int,
         *,
         query: Query,
+        refine: bool = False,
         sharpness: float = 1.0,
         peak: float = 1.0,
         lag_s: float = LAG_S,
@@ -438,6 +430,7 @@ class Separator:
                 are left out.
             sample_rate: in Hz.
             query: a text, a mapping with arguments of `query`, or the vector that it returns.
+            refine: as in `separate`, by what is heard within the lag.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             peak: largest magnitude to come; the parts are rounded to 24 bits below it, so that
                 they add up exactly.
@@ -458,7 +451,7 @@ class Separator:
         if (first := next(waves, None)) is None:
             return
         before = torch.zeros(len(first), round(chunking.context * sample_rate / own))
-        masking = Masking(self.model, asked[None], [alone(Variant(sharpness))])
+        masking = self._masking(asked[None], [alone(Variant(sharpness))], refine)
         adder = OverlapAdd(masking, chunking, self.device, masking.whole)
         pairs = separated(chain([before, first], waves), sample_rate, masking, adder, scan)
         next(pairs)  # what comes of the silence before, a context that the first segment has, too
@@ -495,6 +488,15 @@ class Separator:
             )
         return query.float()
 
+    def _masking(
+        self, queries: Tensor, readings: Sequence[Reading], refine: bool, keep: bool = False
+    ) -> Masking:
+        if not refine:
+            return Masking(self.model, queries, readings, keep)
+        stride = self.chunking.stride  # in whole windows, so that segments hear alike
+        window = stride / max(1, round(stride / window_of(self.model, self.encoder)))
+        return Masking(self.model, queries, readings, keep, self.encoder, window)
+
     def _adder(self, masking: Masking) -> OverlapAdd:
         """Joins segments; the separator remembers where there was room for smaller ones only."""
 
@@ -511,52 +513,19 @@ class Separator:
         source: str | Path,
         head: recording.AudioInfo,
         scan: Scan,
-        asked: Tensor,
         queries: Tensor,
         tried: list[Variant],
+        refine: bool,
     ) -> Reading:
-        """The blend of the variants whose targets, as the model is asked, are like the queries."""
-        meters = [self._meter() for _ in range(1 + len(tried) * len(queries))]
-        self._hear(source, head, scan, asked, [alone(v) for v in tried], meters)
+        """The blend of the variants whose targets are similar to the queries."""
+        count, readings = len(queries), [alone(v) for v in tried]
+        meters = [self._meter() for _ in range(1 + len(tried) * count)]
+        blocks = recording.blocks(source, size=FILE_BLOCK)
+        masking = self._masking(queries, readings, refine)
+        for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, meters):
+            pass
         targets = iter(meters[1:])
         return blend(tried, [[next(targets).similarity(q) for q in queries] for _ in tried])
-
-    def _listen(
-        self,
-        source: str | Path,
-        head: recording.AudioInfo,
-        scan: Scan,
-        queries: Tensor,
-        reading: Reading,
-    ) -> Tensor:
-        """The queries, refined by what they find in a file."""
-        found, rest = ([self._meter() for _ in queries] for _ in range(2))
-        others = [Rest(meter) for meter in rest]
-        ears = [Both(*pair) for pair in zip(found, (o.target for o in others), strict=True)]
-        self._hear(source, head, scan, queries, [reading], [Both(*others), *ears])
-        vectors = [torch.stack([meter.vector() for meter in meters]) for meters in (found, rest)]
-        return refined(queries.cpu(), *vectors)
-
-    def _hear(
-        self,
-        source: str | Path,
-        head: recording.AudioInfo,
-        scan: Scan,
-        queries: Tensor,
-        readings: Sequence[Reading],
-        ears: Sequence[Ear],
-    ) -> None:
-        """`sep.stream.hear` of a file."""
-        blocks = recording.blocks(source, size=FILE_BLOCK)
-        masking = Masking(self.model, queries, readings)
-        for _ in hear(blocks, head.sample_rate, masking, self._adder(masking), scan, ears):
-            pass
-
-    def _heard(self, wave: Tensor) -> Tensor:
-        """Embedding of a sound (N,) at the model's rate; zeros for silence."""
-        meter = self._meter()
-        meter.push(wave.cpu())
-        return meter.vector()
 
     def _peak(
         self,
@@ -565,10 +534,11 @@ class Separator:
         scan: Scan,
         queries: Tensor,
         reading: Reading,
+        refine: bool,
     ) -> float:
         """Largest magnitude of all parts, 1 or more."""
         peak = 1.0
-        for mixture, parts in self._pass(source, head, scan, queries, [reading], ()):
+        for mixture, parts in self._pass(source, head, scan, queries, reading, refine, ()):
             peak = max(peak, *(peak_of(part) for part in (*parts, mixture - sum(parts))))
         return peak
 
@@ -578,12 +548,13 @@ class Separator:
         head: recording.AudioInfo,
         scan: Scan,
         queries: Tensor,
-        readings: Sequence[Reading],
+        reading: Reading,
+        refine: bool,
         ears: Sequence[Ear],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """`sep.stream.separated` of a file."""
         blocks = recording.blocks(source, size=FILE_BLOCK)
-        masking = Masking(self.model, queries, readings)
+        masking = self._masking(queries, [reading], refine)
         return separated(blocks, head.sample_rate, masking, self._adder(masking), scan, ears)
 
 

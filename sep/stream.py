@@ -90,20 +90,15 @@ class Meter:
             self._embed(self.waiting[:size].view(self.batch, self.window))
             self.waiting = self.waiting[size:]
 
-    def vector(self) -> Tensor:
-        """Embedding of all that came, (D,) of norm 1 on the CPU; zeros for silence."""
+    def similarity(self, query: Tensor) -> float:
+        """Cosine with a query (D,) of all that came, NaN for silence."""
         whole = len(self.waiting) // self.window * self.window
         self._embed(self.waiting[:whole].view(-1, self.window))
         self._embed(self.waiting[whole:][None], len(self.waiting[whole:]) / self.window)
         self.waiting = torch.zeros(0)
         if self.total is None:
-            return torch.zeros(self.encoder.dim)
-        return torch.nn.functional.normalize(self.total, dim=0)
-
-    def similarity(self, query: Tensor) -> float:
-        """Cosine with a query (D,) of all that came, NaN for silence."""
-        vector = self.vector()
-        return float(vector @ query.cpu()) if self.total is not None else math.nan
+            return math.nan
+        return float(torch.nn.functional.normalize(self.total, dim=0) @ query.cpu())
 
     def _embed(self, rows: Tensor, weight: float = 1.0) -> None:
         rows = rows[rows.abs().amax(-1) > SILENCE] if rows.numel() else rows[:0]
@@ -132,34 +127,6 @@ class Both:
         """Let both hear it."""
         for ear in self.ears:
             ear.push(wave)
-
-
-class Rest:
-    """Lets an ear hear what is left of a mixture, itself heard here, without a target.
-
-    Attributes:
-        target: hears the target, which comes later than its mixture.
-    """
-
-    def __init__(self, ear: Ear):
-        self.ear, self.waiting, self.target = ear, torch.zeros(0), _Taken(self)
-
-    def push(self, wave: Tensor) -> None:
-        """Take samples (n,) of the mixture."""
-        self.waiting = torch.cat([self.waiting, wave])
-
-    def take(self, target: Tensor) -> None:
-        """Take samples (n,) of the target."""
-        self.ear.push(self.waiting[: len(target)] - target)
-        self.waiting = self.waiting[len(target) :]
-
-
-class _Taken:
-    def __init__(self, rest: Rest):
-        self.rest = rest
-
-    def push(self, wave: Tensor) -> None:
-        self.rest.take(wave)
 
 
 def hear(

@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 from sep import audio, feedback
 from sep.chunk import Chunking
 from sep.separator import Separator
-from sep.stream import Rest
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -65,23 +64,47 @@ def test_separating_with_feedback_is_separating_twice(separator, queries):
     assert (found[0] - first[0]).abs().max() > 0.01
 
 
-def test_the_rest_is_heard_as_targets_come():
-    class Ear:
-        def __init__(self):
-            self.heard = torch.zeros(0)
+def test_windows_go_over_linearly():
+    assert feedback._edges(100, 40.0) == [0, 40, 100]  # the last is longer or shorter by half
+    assert feedback._edges(95, 38.0) == [0, 38, 95] and feedback._edges(10, 40.0) == [0, 10]
+    # middles at 20 and 70, frames at 0, 10, 20, ...
+    found = feedback._shares([0, 40, 100], 10, 10)
+    wanted = [1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0]
+    torch.testing.assert_close(found[0], torch.tensor(wanted))
+    torch.testing.assert_close(found.sum(0), torch.ones(10))
+    assert torch.equal(feedback._shares([0, 10], 5, 10), torch.ones(1, 5))
+    torch.testing.assert_close(feedback._shares([0, 7, 14, 30], 4, 10).sum(0), torch.ones(4))
 
-        def push(self, wave):
-            self.heard = torch.cat([self.heard, wave])
 
-    ear, mixture, target = Ear(), noise(100), noise(100, seed=1)
-    rest = Rest(ear)
-    rest.push(mixture[:40])
-    rest.target.push(target[:0])
-    rest.push(mixture[40:])
-    rest.target.push(target[:70])
-    assert len(ear.heard) == 70
-    rest.target.push(target[70:])
-    assert torch.equal(ear.heard, mixture - target)
+@torch.no_grad()
+def test_each_window_of_a_long_recording_has_a_query_of_its_own(separator, queries):
+    model, encoder = separator.model, separator.encoder
+    size = encoder.window  # at the rate of both
+    wave = torch.cat([noise(1, size), torch.zeros(1, 2 * size)], 1)
+    found = feedback.logits(model, encoder, wave, queries[None])
+    grid = model.spectrogram
+    maps = model.maps(grid.stft(wave).abs())
+    plain = model.combine(maps, queries[None])
+    first = model.separate(wave, queries[None])[0, :, :size]
+    vectors = [encoder.embed_audio(part, 16_000) for part in (first, wave[:, :size] - first)]
+    asked = model.combine(maps, feedback.refined(queries, *vectors)[None])
+    sixth = found.shape[-1] // 6 - 1
+    torch.testing.assert_close(found[..., :sixth], asked[..., :sixth], atol=1e-3, rtol=1e-3)
+    assert (found - plain)[..., :sixth].abs().max() > 0.01
+    silent = slice(found.shape[-1] - sixth, None)
+    torch.testing.assert_close(found[..., silent], plain[..., silent], atol=1e-3, rtol=1e-3)
+
+
+def test_streams_are_refined_and_add_up(separator, queries):
+    wave = noise(1, 160_000)
+    pairs = {
+        refine: torch.cat([*map(torch.stack, separator.stream(
+            wave.split(8_000, -1), 16_000, query=queries[0], refine=refine
+        ))], -1)
+        for refine in (False, True)
+    }  # fmt: skip
+    torch.testing.assert_close(pairs[True].sum(0), wave, atol=1e-6, rtol=0)
+    assert (pairs[True][0] - pairs[False][0]).abs().max() > 0.01
 
 
 def test_the_second_result_is_that_of_the_refined_query(separator, queries):
@@ -96,7 +119,7 @@ def test_the_second_result_is_that_of_the_refined_query(separator, queries):
     wanted = separator.split(mixture, 16_000, queries=list(asked))
     made = separator.split(mixture, 16_000, queries=list(queries), refine=True)
     for second, target in zip(wanted.targets, made.targets, strict=True):
-        torch.testing.assert_close(target, second, atol=2e-3, rtol=0)  # windows are cut otherwise
+        torch.testing.assert_close(target, second, atol=5e-3, rtol=0)  # shared bins
     change = torch.stack(made.targets) - torch.stack(plain.targets)
     assert change.abs().max() > 0.01
     wanted = [separator.similarity(t, q) for t, q in zip(made.targets, queries, strict=True)]

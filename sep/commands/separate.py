@@ -100,7 +100,8 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
     add(
         "--refine",
         action="store_true",
-        help="separate twice, the second time by the query and what it found; takes longer",
+        help="separate twice, the second time by the query and what it found around each moment; "
+        "takes up to twice as long",
     )
     add(
         "--sharpness",
