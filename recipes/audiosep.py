@@ -39,7 +39,11 @@ SPOKE_S = 5.0  # seconds between two lines of progress
 
 
 def sdr(estimate: Tensor, reference: Tensor, floor: float = 1e-10) -> float:
-    """10 log10 of the powers of reference and error (N,), neither below `floor`."""
+    """10 log10 of the powers of reference and error (N,), neither below `floor`.
+
+    This and the next are AudioSep's, floors included, by which silence has a score, too, where it
+    has none in `sep.metrics.sisdr`.
+    """
     signal, error = (x.double().square().mean().clamp(min=floor) for x in
                      (reference, estimate - reference))  # fmt: skip
     return float(10 * torch.log10(signal / error))

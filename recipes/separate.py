@@ -26,7 +26,7 @@ from torch import Tensor
 
 import encoders
 from encoders.base import Encoder
-from sep import audio, cluster, hub
+from sep import audio, cluster, feedback, hub
 from sep.device import resolve
 from sep.errors import ModelError
 from sep.metrics import baselines
@@ -65,7 +65,10 @@ def separate_system(
     batch: int,
     device: torch.device,
 ) -> None:
-    """Separate every mixture with every kind of query; one network pass serves all kinds."""
+    """Separate every mixture with every kind of query; one network pass serves all kinds.
+
+    `separate` maps mixtures (B, N) at `rate` Hz and queries (B, Q, D) to estimates (B, Q, N).
+    """
     vectors = torch.stack([v for v, _ in queries.values()], dim=1)  # (n, Q, D)
     with torch.inference_mode(), ThreadPoolExecutor(max_workers=2) as writers:
         pending = []
@@ -118,16 +121,26 @@ def write_inputs(folder: Path, clips: EvaluationSet, sample_rate: int) -> None:
 
 
 def write_examples(
-    folder: Path, model: QueryNet, clips: EvaluationSet, vectors: Tensor, count: int
+    folder: Path,
+    model: QueryNet,
+    encoder: Encoder | None,
+    clips: EvaluationSet,
+    vectors: Tensor,
+    count: int,
 ) -> None:
-    """Sounds and a picture of the first `count` mixtures, separated by `model`."""
+    """Sounds and a picture of the first `count` mixtures, separated by `model`, by queries that
+    the `encoder` refines where there is one."""
     count = min(count, len(clips))
     sources, mixture = clips.sources[:count], clips.mixture[:count]
     grid = model.spectrogram
     device = grid.window.device
     with torch.inference_mode():
         spectrum = grid.stft(mixture.to(device))
-        mask = model.mask(spectrum.abs(), vectors[:count].to(device))
+        query = vectors[:count].to(device)
+        if encoder is None:
+            mask = model.mask(spectrum.abs(), query)
+        else:
+            mask = feedback.masks(model, encoder, mixture.to(device), query[:, None])[:, 0]
         target = grid.istft(spectrum * mask, mixture.shape[-1]).cpu()
         spectra = {
             "mixture": spectrum.abs(),
@@ -270,7 +283,7 @@ def run(cfg: DictConfig) -> None:
             since, folder = time.perf_counter(), staging / "examples"
             shutil.rmtree(folder, ignore_errors=True)
             shown = clips.part(slice(cfg.examples))
-            write_examples(folder, model, shown, queries["text"][0], cfg.examples)
+            write_examples(folder, model, encoder, shown, queries["text"][0], cfg.examples)
             hub.replace_folder(folder, out / "examples")
             say(
                 f"examples by {system} in {time.perf_counter() - since:.1f} s -> {out / 'examples'}"

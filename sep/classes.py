@@ -8,8 +8,8 @@ from torch import Tensor
 
 from encoders.base import Encoder
 from sep.audio import Resampler
+from sep.feedback import SILENCE
 from sep.query import embed_query, loud_mono
-from sep.stream import SILENCE
 
 STRETCHES = 24  # of a recording at most; a longer one has longer stretches
 

@@ -73,10 +73,15 @@ def window_of(model: QueryNet, encoder: Encoder) -> float:
     return encoder.window / encoder.sample_rate * model.sample_rate
 
 
+def masks(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> Tensor:
+    """Masks (B, Q, F, T) of `logits`, in [0, 1] on the linear grid, for the same arguments."""
+    return model.spectrogram.unwarp(torch.sigmoid(logits(model, encoder, wave, query)))
+
+
 def separate(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> Tensor:
-    """As `QueryNet.separate` for waveforms (B, N) and queries (B, Q, D), by `logits`: (B, Q, N)."""
+    """As `QueryNet.separate` for waveforms (B, N) and queries (B, Q, D), by `masks`: (B, Q, N)."""
     grid = model.spectrogram
-    mask = grid.unwarp(torch.sigmoid(logits(model, encoder, wave, query)))
+    mask = masks(model, encoder, wave, query)
     return grid.istft(grid.stft(wave)[:, None] * mask, wave.shape[-1])
 
 

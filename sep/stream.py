@@ -12,9 +12,8 @@ from encoders.base import Encoder
 from sep.audio import Resampler, fit_length
 from sep.chunk import OverlapAdd
 from sep.errors import AudioFileError
+from sep.feedback import SILENCE
 from sep.masking import Masking
-
-SILENCE = 1e-6  # peak below which nothing can be said about a sound
 
 
 def on_grid(target: Tensor, peak: float) -> Tensor:

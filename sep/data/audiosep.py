@@ -17,11 +17,10 @@ PER_CLASS = 10  # mixtures of a class of audioset that are heard, in order of th
 
 
 class Case(NamedTuple):
-    """A mixture, what is asked for in words, the true target, and the class that scores go to."""
+    """A mixture, what is asked for in words, which is its class, too, and the true target."""
 
     id: str
     text: str
-    group: str
     mixture: Path
     target: Path
 
@@ -90,11 +89,11 @@ def _case(name: str, row: dict[str, str], text: str, folder: Path, table: Path) 
     try:
         if name == "vggsound":
             files = folder / row["mix_wav"], folder / row["s0_wav"]
-            return Case(row["file_id"], text, text, *files)
+            return Case(row["file_id"], text, *files)
         id_ = row["idx"]
     except (KeyError, TypeError):
         raise DataError(f"{table}: lacks columns of {name}; give the list of this set") from None
-    return Case(id_, text, text, folder / f"mixture-{id_}.wav", folder / f"segment-{id_}.wav")
+    return Case(id_, text, folder / f"mixture-{id_}.wav", folder / f"segment-{id_}.wav")
 
 
 def _class(folder: Path, number: int, label: str) -> Iterator[Case]:
@@ -103,4 +102,4 @@ def _class(folder: Path, number: int, label: str) -> Iterator[Case]:
     names = {m[1] for p in home.glob("*.wav") if (m := re.match(r"(.*),(mixture|source)", p.stem))}
     for stem in sorted(names)[:PER_CLASS]:
         files = home / f"{stem},mixture.wav", home / f"{stem},source.wav"
-        yield Case(f"{number}/{stem}", label, label, *files)
+        yield Case(f"{number}/{stem}", label, *files)

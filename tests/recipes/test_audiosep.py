@@ -112,7 +112,7 @@ def test_the_six_sets_are_laid_out_as_published(tmp_path):
     found = audiosep.read("vggsound", table, folder)
     assert found == [
         audiosep.Case(
-            "a+++b", "dove, cooing", "dove, cooing",
+            "a+++b", "dove, cooing",
             folder / "data/mix_wav/a+++b.wav", folder / "data/s0_wav/a+++b.wav",
         )
     ]  # fmt: skip

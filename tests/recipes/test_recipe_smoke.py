@@ -376,8 +376,12 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
 def test_refined_queries_are_a_system_of_their_own(finished):
     _, exp = finished
     asked = ["systems=[rl,rl+refine]", "queries=[text,audio]", "device=cpu"]
-    done = succeed(exp, "separate.py", *asked, "examples=0")
+    done = succeed(exp, "separate.py", *asked, "examples=1")
     assert "rl+refine: 4 by text, 4 by audio" in done.stdout
+    shown = next((exp / "separated" / "examples").iterdir())
+    outputs = [exp / "separated" / name / f"{shown.name}.wav" for name in ("rl", "rl+refine")]
+    plain, own, target = (soundfile.read(x)[0] for x in (*outputs, shown / "target.wav"))
+    assert np.abs(target - own).max() < np.abs(plain - own).max()  # of the last system, as is said
     for name in ("rl+refine", "rl+refine-audio"):
         assert len(list((exp / "separated" / name).glob("*.wav"))) == 4
     done = succeed(exp, "score.py", *asked, "check=0", "absent=true", "pairs=[[rl+refine,rl]]")
