@@ -280,11 +280,11 @@ class Scorer:
         query = self.clips.queries("text")[0][other][rows]
         model = hub.from_pretrained(best(self.exp, system), self.device)
         encoder = self.listeners["encoder"] if is_refined(system) else None
-        levels, batch = [], scoring.STEP
-        for mixture, asked in zip(part.mixture.split(batch), query.split(batch), strict=True):
-            pair = mixture.to(self.device), asked[:, None].to(self.device)
+        levels = []
+        for here, some in part.parts(scoring.STEP):
+            pair = some.mixture.to(self.device), query[here, None].to(self.device)
             found = estimates(model, encoder, *pair)[:, 0].cpu()
-            power = found.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-12)
+            power = found.square().sum(-1) / some.mixture.square().sum(-1).clamp(min=1e-12)
             levels.append(10 * torch.log10(power.clamp(min=1e-12)))
         return torch.cat(levels)
 

@@ -72,13 +72,12 @@ def separate_system(
     vectors = torch.stack([v for v, _ in queries.values()], dim=1)  # (n, Q, D)
     with torch.inference_mode(), ThreadPoolExecutor(max_workers=2) as writers:
         pending = []
-        for start in range(0, len(clips), batch):
-            part = slice(start, start + batch)
-            estimate = separate(clips.mixture[part].to(device), vectors[part].to(device))
+        for rows, part in clips.parts(batch):
+            estimate = separate(part.mixture.to(device), vectors[rows].to(device))
             estimate = estimate.cpu()  # (b, Q, N)
             for q, (kind, (_, has)) in enumerate(queries.items()):
-                for i in has[part].nonzero()[:, 0].tolist():
-                    path = folders[kind] / f"{clips.ids[start + i]}.wav"
+                for i in has[rows].nonzero()[:, 0].tolist():
+                    path = folders[kind] / f"{part.ids[i]}.wav"
                     job = writers.submit(write, path, estimate[i, q], rate)
                     pending.append(job)
         for job in pending:
@@ -100,13 +99,12 @@ def separate_baseline(
     device = model.spectrogram.window.device
     method, _ = baselines.BASELINES[name]
     everything = everything.to(device)
-    for start in range(0, len(clips), batch):
-        part = slice(start, start + batch)
-        rows = (clips.mixture[part], clips.sources[part], query[part])
-        case = baselines.Case(*(row.to(device) for row in rows), everything, model, encoder)
+    for rows, part in clips.parts(batch):
+        given = (part.mixture, part.sources, query[rows])
+        case = baselines.Case(*(x.to(device) for x in given), everything, model, encoder)
         with torch.inference_mode():
             estimates = method(case).cpu()
-        for id_, estimate in zip(clips.ids[part], estimates, strict=True):
+        for id_, estimate in zip(part.ids, estimates, strict=True):
             write(folder / f"{id_}.wav", estimate, model.sample_rate)
 
 
@@ -114,8 +112,8 @@ def write_inputs(folder: Path, clips: EvaluationSet, sample_rate: int) -> None:
     """The mixtures, and their text queries and classes as tab-separated lines."""
     folder.mkdir(parents=True)
     lines = ["id\ttext\tlabel"]
-    for mixture, wave in zip(clips.mixtures, clips.mixture, strict=True):
-        write(folder / f"{mixture.id}.wav", wave, sample_rate)
+    for i, mixture in enumerate(clips.mixtures):
+        write(folder / f"{mixture.id}.wav", clips.part([i]).mixture[0], sample_rate)
         lines.append(f"{mixture.id}\t{' '.join(mixture.text.split())}\t{mixture.label}")
     (folder / "queries.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -235,7 +233,7 @@ def run(cfg: DictConfig) -> None:
     baselines.check(wanted := list(cfg.baselines or []))
     cluster.check(cfg.launcher)
     alone = cfg.launcher == "local"
-    exp, device, begun = Path(cfg.exp), resolve(cfg.device), time.perf_counter()
+    exp, device = Path(cfg.exp), resolve(cfg.device)
     systems = available(exp, list(cfg.systems))
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
     queries = asked(cfg, clips)
@@ -243,8 +241,6 @@ def run(cfg: DictConfig) -> None:
     staging = exp / ".separated.part"
     if alone:
         shutil.rmtree(staging, ignore_errors=True)
-        say(f"{len(clips.mixture)} mixtures read in {time.perf_counter() - begun:.1f} s")
-
     try:
         if not alone:
             separate_by_ray(cfg, systems, clips, staging, device)

@@ -1,8 +1,8 @@
-"""The fixed test mixtures in memory, with their query embeddings."""
+"""The fixed test mixtures, with their query embeddings."""
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,8 @@ WEIGHTS = {"text": 2.0, "audio": 1.0, "image": 2.0, "negative": 0.5}  # of OmniS
 
 class EvaluationSet:
     """Mixtures of `data/<split>/mixtures.jsonl`, rendered when their sound is first asked for.
+
+    `sources` and `mixture` hold all of them in memory; those of a `part` are only its own.
 
     Args:
         data: folder of the data directories.
@@ -47,6 +49,7 @@ class EvaluationSet:
     ):
         self.data, self.split, self.query_dir = Path(data), split, Path(queries)
         self._banks: dict[str, QueryBank] = {}
+        self._last: tuple[list[int], EvaluationSet] | None = None
         folder = self.data / split
         self.samples, self._directory = samples, DataDir(folder)
         self.mixtures = mixtures.load(folder / "mixtures.jsonl")[:count]
@@ -56,13 +59,23 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.mixtures)
 
-    def part(self, rows: slice) -> "EvaluationSet":
-        """Some of the mixtures, whose sound alone is then rendered."""
-        found = copy.copy(self)
-        for name in ("sources", "mixture", "ids", "labels"):
-            found.__dict__.pop(name, None)
-        found.mixtures = self.mixtures[rows]
-        return found
+    def part(self, rows: slice | Sequence[int]) -> "EvaluationSet":
+        """Some of the mixtures, whose sound alone is then rendered; the last part is kept."""
+        chosen = list(range(len(self))[rows] if isinstance(rows, slice) else rows)
+        if self._last is None or self._last[0] != chosen:
+            found = copy.copy(self)
+            for name in ("sources", "mixture", "ids", "labels"):
+                found.__dict__.pop(name, None)
+            found.mixtures = [self.mixtures[i] for i in chosen]
+            found._last = None
+            self._last = chosen, found
+        return self._last[1]
+
+    def parts(self, size: int) -> Iterator[tuple[slice, "EvaluationSet"]]:
+        """All mixtures, so many at a time: their rows, and the part."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield rows, self.part(rows)
 
     @cached_property
     def sources(self) -> Tensor:

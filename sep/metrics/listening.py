@@ -11,6 +11,7 @@ from sep.metrics import semantic
 from sep.metrics.evaluation import EvaluationSet
 
 CLASS_WORDING = "the sound of {}"
+STEP = 16  # true targets in memory at once
 
 
 class Panel:
@@ -56,8 +57,9 @@ class Panel:
             self.classes = encoder.embed_text([CLASS_WORDING.format(n) for n in names]).cpu()
             for name, guest in guests.items():
                 text = guest.embed_text([m.text for m in clips.mixtures]).cpu()
-                audio = semantic.embed(guest, clips.sources[:, 0].to(device), sample_rate).cpu()
-                self.guests[name] = guest, {"text": text, "audio": audio}
+                targets = (part.sources[:, 0].to(device) for _, part in clips.parts(STEP))
+                audio = [semantic.embed(guest, wave, sample_rate).cpu() for wave in targets]
+                self.guests[name] = guest, {"text": text, "audio": torch.cat(audio)}
 
     def hear(self, wave: Tensor, rows: list[int]) -> tuple[dict[str, Tensor], Tensor]:
         """Scores of outputs for some of the mixtures.

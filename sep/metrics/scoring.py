@@ -90,12 +90,13 @@ def given(clips: EvaluationSet, grid: Spectrogram) -> list[Outputs]:
     has = torch.ones(len(clips), dtype=torch.bool)
 
     def ideal(rows: list[int]) -> Tensor:
-        return apply_mask(clips.mixture[rows], ideal_ratio_mask(clips.sources[rows], grid), grid)
+        part = clips.part(rows)
+        return apply_mask(part.mixture, ideal_ratio_mask(part.sources, grid), grid)
 
     return [
-        Outputs("mixture", "text", has, lambda rows: clips.mixture[rows]),
+        Outputs("mixture", "text", has, lambda rows: clips.part(rows).mixture),
         Outputs("ideal", "text", has, ideal),
-        Outputs("reference", "text", has, lambda rows: clips.sources[rows, 0], signal=False),
+        Outputs("reference", "text", has, lambda rows: clips.part(rows).sources[:, 0], False),
     ]
 
 
@@ -151,9 +152,9 @@ def score(
     since = time.perf_counter()
     for start in range(0, len(clips), STEP):
         rows = list(range(start, min(start + STEP, len(clips))))
-        waves = {o: o.waves(rows, clips.mixture.shape[-1]) for o in outputs}
+        waves = {o: o.waves(rows, clips.samples) for o in outputs}
         stacked = torch.stack([waves[o] for o in compared], 1)
-        signal = signal_scores(clips.sources[rows], stacked, jobs, device, windows)
+        signal = signal_scores(clips.part(rows).sources, stacked, jobs, device, windows)
         for o in outputs:
             given = [k for k, i in enumerate(rows) if o.has[i]]
             if given:
@@ -220,8 +221,8 @@ def check_against_museval(
             if not output.has[i]:
                 continue
             place = int(output.has[:i].sum())
-            target, *others = clips.sources[i].numpy()
-            estimate = output.waves([i], clips.mixture.shape[-1])[0].numpy()
+            target, *others = clips.part([i]).sources[0].numpy()
+            estimate = output.waves([i], clips.samples)[0].numpy()
             expected = bss.bss_eval(target, sum(others) if others else None, estimate, windows)
             for name, value in expected.items():
                 value = float(bss.median(np.atleast_1d(value)))

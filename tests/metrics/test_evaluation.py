@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from sep.data import kaldi, mixtures
 from sep.errors import DataError, OptionError
+from sep.metrics import evaluation
 from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.sisdr import si_sdr
 from sep.spectrogram import Spectrogram
@@ -70,6 +71,24 @@ def test_a_part_is_the_same_mixtures_alone(clips):
     assert torch.equal(part.sources, clips.sources[1:3])
     assert torch.equal(part.mixture, clips.mixture[1:3])
     assert torch.equal(part.queries("text")[0], clips.queries("text")[0][1:3])
+    assert clips.part([3, 1]).ids == [clips.ids[3], clips.ids[1]]
+    assert torch.equal(clips.part([3, 1]).mixture, clips.mixture[[3, 1]])
+    found = [(rows.start, part.ids) for rows, part in clips.parts(3)]
+    assert found == [(0, clips.ids[:3]), (3, clips.ids[3:])]
+
+
+def test_a_part_renders_its_own_mixtures_and_only_once(home, monkeypatch):
+    clips, rendered = EvaluationSet(home / "data", "test", home / "queries"), []
+    render = evaluation.mixtures.render
+
+    def counted(mixture, *arguments):
+        rendered.append(mixture.id)
+        return render(mixture, *arguments)
+
+    monkeypatch.setattr(evaluation.mixtures, "render", counted)
+    for _ in range(2):
+        assert len(clips.part([2, 0]).mixture) == 2
+    assert rendered == [clips.ids[2], clips.ids[0]]
 
 
 def test_text_and_audio_queries_are_of_the_right_clip(clips, home):

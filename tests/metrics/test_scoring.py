@@ -83,6 +83,12 @@ def outputs(clips, folder):
     return scored(clips, folder)
 
 
+def test_scoring_holds_no_more_than_a_batch_of_mixtures(clips, folder):
+    asked = clips.part(range(len(clips)))
+    scored(asked, folder)
+    assert not {"mixture", "sources"} & vars(asked).keys()  # those of the whole set
+
+
 def rows(outputs, clips):
     return [str(row) for output in outputs for row in output.rows(clips)]  # NaN equals itself
 
