@@ -164,9 +164,11 @@ def write_examples(
         draw_separation(home / "picture.png", chosen, grid.sample_rate, grid.hop, title)
 
 
-def asked(cfg: DictConfig, clips: EvaluationSet) -> dict[str, tuple[Tensor, Tensor]]:
-    """Vectors of the queries by kind, those of which there are any."""
-    found = {kind: clips.queries(kind, dict(cfg.weights)) for kind in cfg.queries}
+def asked(
+    cfg: DictConfig, clips: EvaluationSet, unit: bool = True
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Vectors of the queries by kind, those of which there are any; `unit` of a network."""
+    found = {kind: clips.queries(kind, dict(cfg.weights), unit) for kind in cfg.queries}
     return {kind: queries for kind, queries in found.items() if queries[1].any()}
 
 
@@ -181,7 +183,8 @@ class Worker:
         self.cfg, self.systems, self.staging = cfg, systems, staging
         self.exp, self.device = Path(cfg.exp), torch.device(device)
         self.clips = EvaluationSet(cfg.data, cfg.split, self.exp / "queries", samples=cfg.samples)
-        self.queries, self.text = asked(cfg, self.clips), self.clips.queries("text")[0]
+        self.queries = functools.cache(partial(asked, cfg, self.clips))
+        self.text = self.clips.queries("text")[0]
         self.model = functools.cache(lambda folder: hub.from_pretrained(folder, self.device))
 
     @functools.cached_property
@@ -192,9 +195,10 @@ class Worker:
         rows, batch = slice(part.start, part.start + self.cfg.batch), self.cfg.batch
         clips, system = self.clips.part(rows), part.name
         if system in self.systems:
-            queries = {kind: (v[rows], has[rows]) for kind, (v, has) in self.queries.items()}
-            folders = {kind: self.staging / folder_of(system, kind) for kind in queries}
             model = self.model(best(self.exp, system))
+            queries = self.queries(model.unit_queries)
+            queries = {kind: (v[rows], has[rows]) for kind, (v, has) in queries.items()}
+            folders = {kind: self.staging / folder_of(system, kind) for kind in queries}
             encoder = self.encoder if is_refined(system) else None
             way = partial(estimates, model, encoder)
             separate_system(way, model.sample_rate, clips, queries, folders, batch, self.device)
@@ -236,7 +240,6 @@ def run(cfg: DictConfig) -> None:
     exp, device = Path(cfg.exp), resolve(cfg.device)
     systems = available(exp, list(cfg.systems))
     clips = EvaluationSet(cfg.data, cfg.split, exp / "queries", samples=cfg.samples)
-    queries = asked(cfg, clips)
     out = exp / "separated"
     staging = exp / ".separated.part"
     if alone:
@@ -248,6 +251,7 @@ def run(cfg: DictConfig) -> None:
             since = time.perf_counter()
             model = hub.from_pretrained(best(exp, system), device)
             encoder = encoders.load(exp / "encoder", device=device) if is_refined(system) else None
+            queries = asked(cfg, clips, model.unit_queries)
             folders = {kind: staging / folder_of(system, kind) for kind in queries}
             if alone:
                 for folder in folders.values():

@@ -40,6 +40,7 @@ class QueryNet(nn.Module):
     """
 
     kind = "query"
+    unit_queries = True  # whether all queries have norm 1, negative ones too
 
     def __init__(
         self,

@@ -43,10 +43,8 @@ def fuse(vectors: Tensor, weights: Tensor | None = None) -> Tensor:
 def subtract(query: Tensor, negative: Tensor, weight: float = NEGATIVE_WEIGHT) -> Tensor:
     """Turn a query away from what is not wanted: normalise(q - w n).
 
-    The direction of (1 + a) q - a n with w = a / (1 + a), the negative query of OmniSep
-    (arXiv 2410.21269); its a = 0.5 is w = 1 / 3. OmniSep leaves the length as it comes, for which
-    `Separator` takes `query=1.5 * q - 0.5 * n`. Pure, so that training can apply the rule that
-    inference applies.
+    The direction of `away`, OmniSep's negative query, with w = a / (1 + a): its a = 0.5 is
+    w = 1 / 3. Pure, so that training can apply the rule that inference applies.
 
     Args:
         query: (..., D), unit norm.
@@ -54,6 +52,19 @@ def subtract(query: Tensor, negative: Tensor, weight: float = NEGATIVE_WEIGHT) -
         weight: w; 0 changes nothing.
     """
     return torch.nn.functional.normalize(query - weight * negative, dim=-1)
+
+
+def away(query: Tensor, negative: Tensor, factor: float) -> Tensor:
+    """The negative query of OmniSep (arXiv 2410.21269), (1 + a) q - a n, as long as it comes.
+
+    For the published network (`Separator` takes it as `query`); others take `subtract`.
+
+    Args:
+        query: (..., D), unit norm.
+        negative: (..., D), unit norm.
+        factor: a; 0 changes nothing.
+    """
+    return (1 + factor) * query - factor * negative
 
 
 def embed_query(
@@ -105,10 +116,10 @@ def embed_query(
     query = fuse(torch.stack([fuse(v) for v in wanted.values()]), shares)
     unwanted = [_each(embed[_kind(item)], [item]) for item in _listed(negative)]
     if unwanted:
-        away, weight = fuse(torch.cat(unwanted)), weights.get("negative", NEGATIVE_WEIGHT)
-        if (query - weight * away).norm() < 0.01:
+        other, weight = fuse(torch.cat(unwanted)), weights.get("negative", NEGATIVE_WEIGHT)
+        if (query - weight * other).norm() < 0.01:
             raise QueryError("the negative query cancels the query; change it or its weight")
-        query = subtract(query, away, weight)
+        query = subtract(query, other, weight)
     return query
 
 

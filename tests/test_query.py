@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sep.errors import AudioFileError, QueryError
-from sep.query import embed_query, fuse, loud_mono, subtract
+from sep.query import away, embed_query, fuse, loud_mono, subtract
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,10 @@ def test_fuse_and_subtract_by_hand():
     # (1, 0) - 0.75 (0, 1) = (1, -0.75), of length 1.25
     torch.testing.assert_close(subtract(x, y, 0.75), torch.tensor([0.8, -0.6]))
     torch.testing.assert_close(subtract(x, y, 0.0), x)
+    # 1.5 (1, 0) - 0.5 (0, 1), of which subtract by 1 / 3 is the direction
+    longer = away(x, y, 0.5)
+    torch.testing.assert_close(longer, torch.tensor([1.5, -0.5]))
+    torch.testing.assert_close(longer / 2.5**0.5, subtract(x, y, 1 / 3))
     batch = torch.randn(5, 3, 7, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fuse(batch)[2], fuse(batch[2]))
 

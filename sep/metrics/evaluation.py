@@ -13,7 +13,7 @@ from sep.data import mixtures
 from sep.data.bank import QueryBank
 from sep.data.kaldi import DataDir
 from sep.errors import DataError, OptionError
-from sep.query import fuse, subtract
+from sep.query import away, fuse, subtract
 from sep.spectrogram import Spectrogram
 from sep.train.losses import target_masks
 
@@ -94,7 +94,9 @@ class EvaluationSet:
     def labels(self) -> list[str]:
         return [m.label for m in self.mixtures]
 
-    def queries(self, kind: str, weights: Mapping[str, float] = WEIGHTS) -> tuple[Tensor, Tensor]:
+    def queries(
+        self, kind: str, weights: Mapping[str, float] = WEIGHTS, unit: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Query embeddings of one kind.
 
         The text query is the target's caption, the audio query another recording of its class,
@@ -107,9 +109,10 @@ class EvaluationSet:
             kind: one of `KINDS`.
             weights: of `text`, `audio` and `image` in omni; `negative` is the factor a of
                 (1 + a) q - a n.
+            unit: negative queries get norm 1; without, they are as long as OmniSep has them.
 
         Returns:
-            vectors (n, D), of norm 1 or 0, and has (n,) bool.
+            vectors (n, D), of norm 1 or 0 unless told otherwise, and has (n,) bool.
 
         Raises:
             DataError: an unknown kind, or a clip that was not embedded.
@@ -131,11 +134,14 @@ class EvaluationSet:
                 vectors[i] = self._vector(kind, *found)
         has = vectors.any(-1)
         if kind == "negative":
-            away = [[self._vector("text", self.split, c) for c in m.interferers] for m in
-                    self.mixtures]  # fmt: skip
+            others = [[self._vector("text", self.split, c) for c in m.interferers] for m in
+                      self.mixtures]  # fmt: skip
+            others = torch.stack([fuse(torch.stack(clips)) for clips in others])
             factor = float(weights["negative"])
-            away = torch.stack([fuse(torch.stack(clips)) for clips in away])
-            vectors = subtract(vectors, away, factor / (1 + factor))
+            if unit:
+                vectors = subtract(vectors, others, factor / (1 + factor))
+            else:
+                vectors = away(vectors, others, factor)
         return vectors, has
 
     def _vector(self, kind: str, split: str, clip: str) -> Tensor:

@@ -41,6 +41,7 @@ class PublishedNet(QueryNet):
     """
 
     kind = "published"
+    unit_queries = False
 
     def __init__(self, **options: Any):
         super().__init__(**options)

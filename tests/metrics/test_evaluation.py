@@ -133,6 +133,8 @@ def test_negative_and_mixed_queries_by_hand(home):
     for query, axis in zip(negative, own, strict=True):
         wanted = (1.5 * e[axis] - 0.5 * e[1 - axis]) / 2.5**0.5
         torch.testing.assert_close(query, wanted)
+    longer, _ = clips.queries("negative", unit=False)  # as OmniSep has it
+    torch.testing.assert_close(longer, negative * 2.5**0.5)
     omni, has = clips.queries("omni", {"text": 2, "audio": 1, "image": 2, "negative": 0})
     assert has.tolist() == [m.label == "low" for m in clips.mixtures]  # the others lack a picture
     # 2 text + 1 sound + 2 picture over their length, 3

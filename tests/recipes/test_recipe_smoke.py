@@ -17,6 +17,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from sep import hub
+from sep.data.bank import QueryBank
+from sep.metrics.evaluation import EvaluationSet
+from sep.networks.published import PublishedNet
+
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
 
@@ -390,6 +395,23 @@ def test_refined_queries_are_a_system_of_their_own(finished):
     assert len([cell for cell in row.split("|") if "±" in cell]) == 2
     done = program(exp, "separate.py", "systems=[gone+refine]")
     assert done.returncode == 1 and "gone+refine: not trained" in done.stdout
+
+
+def test_a_published_network_takes_negative_queries_as_long_as_they_come(finished):
+    _, exp = finished
+    data = next((exp.parents[1] / "data").glob("sounds-*"))
+    model = PublishedNet(width=2, levels=5, mask_channels=4, embed_dim=256).eval()
+    hub.save_pretrained(model, exp / "omnisep" / "best", exp / "encoder")
+    asked = ["systems=[omnisep]", "queries=[text,negative]", "device=cpu", "examples=0"]
+    succeed(exp, "separate.py", *asked)
+    clips = EvaluationSet(data, "test", exp / "queries")
+    text, bank = clips.queries("text")[0], QueryBank(exp / "queries" / "test.safetensors")
+    other = bank.text[[bank.row[m.interferers[0]] for m in clips.mixtures], 0]
+    with torch.no_grad():
+        expected = model.separate(clips.mixture, 1.5 * text - 0.5 * other)
+    for id_, wave in zip(clips.ids, expected.numpy(), strict=True):
+        found, _ = soundfile.read(exp / "separated" / "omnisep-negative" / f"{id_}.wav")
+        np.testing.assert_allclose(found, wave, atol=1e-4)
 
 
 def test_baselines_and_other_systems_stand_in_the_same_table(finished):
