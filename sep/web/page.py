@@ -27,8 +27,9 @@ STYLE = """
 .message .fault {border-color: #b91c1c; background: #b91c1c1a}
 """
 
-# tells screen readers which input a button belongs to, of inputs that appear later, too
-NAME_GROUPS = """() => {
+# Tells screen readers which input a button belongs to, of inputs that appear later, too; and has
+# the microphone recorded as it is: browsers clean it for speech, which takes other sounds away.
+ON_LOAD = """() => {
   const name = () => document.querySelectorAll("[data-testid=block-label]").forEach((label) => {
     const block = label.closest(".block");
     block.setAttribute("role", "group");
@@ -36,6 +37,11 @@ NAME_GROUPS = """() => {
   });
   name();
   new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  const devices = navigator.mediaDevices;
+  if (!devices) return;
+  const ask = devices.getUserMedia.bind(devices);
+  const plain = {echoCancellation: false, noiseSuppression: false, autoGainControl: false};
+  devices.getUserMedia = (wanted) => ask({...wanted, audio: {...wanted.audio, ...plain}});
 }"""
 
 
@@ -71,9 +77,11 @@ def launch(service: Service, host: str, port: int, browser: bool = False) -> gra
             ).set(
                 button_primary_background_fill="*primary_700",
                 button_primary_background_fill_hover="*primary_800",
+                block_info_text_color="*neutral_600",
+                block_info_text_color_dark="*neutral_300",
             ),
             css=STYLE,
-            js=NAME_GROUPS,
+            js=ON_LOAD,
         )
     except (OSError, ValueError) as error:
         raise SepError(f"the page cannot be served on {host}:{port} ({error})") from None
@@ -100,6 +108,7 @@ def build_page(service: Service) -> gradio.Blocks:
         sound: dict | None,
         image: dict | None,
         negative: str | None,
+        refine: bool | None,
         request: gradio.Request,
         show: gradio.Progress = gradio.Progress(),  # noqa: B008  (how Gradio hands it over)
     ) -> tuple:
@@ -112,7 +121,7 @@ def build_page(service: Service) -> gradio.Blocks:
 
         try:
             files = [_uploaded(service.folder, item) for item in (recording, sound, image)]
-            result = service.separate(files[0], text, *files[1:], negative, progress)
+            result = service.separate(files[0], text, *files[1:], negative, bool(refine), progress)
         except SepError as error:
             return failed(str(error))
         except Exception as error:
@@ -149,6 +158,10 @@ def build_page(service: Service) -> gradio.Blocks:
             with gradio.Column(min_width=300):
                 recording = audio(label="Recording")
                 text = gradio.Textbox(label="What to take out", placeholder="a dog barking")
+                refine = gradio.Checkbox(
+                    label="Refine",
+                    info="Finds more of the sound in most recordings; takes up to twice as long.",
+                )
                 with gradio.Accordion("Example sound, picture, not wanted", open=False) as more:
                     sound = audio(label="Example of the sound")
                     image = gradio.Image(
@@ -191,7 +204,7 @@ def build_page(service: Service) -> gradio.Blocks:
             buttons=[],
             alt_text="Spectrograms of the recording and of the target, and the mask between them",
         )
-        asked = [recording, text, sound, image, negative]
+        asked = [recording, text, sound, image, negative, refine]
         found = [message, results, target, save_target, residual, save_residual, picture]
         buttons = [start, stop]
         started = start.click(begin, None, [*buttons, message], queue=False)

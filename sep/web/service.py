@@ -62,6 +62,7 @@ class Service:
         sound: str | Path | None = None,
         image: str | Path | None = None,
         negative: str | None = None,
+        refine: bool = False,
         progress: Callable[[float, str], None] = lambda share, doing: None,
     ) -> Result:
         """Separate a recording.
@@ -72,6 +73,7 @@ class Service:
             sound: a recording of such a sound.
             image: a picture of what makes it.
             negative: what is not wanted, in words.
+            refine: as in `sep.separator.Separator.separate`.
             progress: called with the share that is done and what is being done; what it raises
                 ends the work, and nothing is kept.
 
@@ -82,7 +84,8 @@ class Service:
         try:
             with self.busy, warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                result = self._separate(home, source, text, sound, image, negative, progress)
+                asked = text, sound, image, negative
+                result = self._separate(home, source, asked, refine, progress)
         except BaseException as error:
             shutil.rmtree(home, ignore_errors=True)
             if isinstance(error, SepError):
@@ -107,10 +110,8 @@ class Service:
         self,
         home: Path,
         source: str | Path | None,
-        text: str | None,
-        sound: str | Path | None,
-        image: str | Path | None,
-        negative: str | None,
+        asked: tuple,
+        refine: bool,
         progress: Callable[[float, str], None],
     ) -> Result:
         def step(share: float, doing: str) -> None:
@@ -123,20 +124,22 @@ class Service:
             raise AudioFileError("no recording yet: drop a file, record one or take an example")
         source = Path(source)
         head = self._check_sound(source, 60 * self.max_minutes, "start with a higher --max-minutes")
-        query = self._query(text, sound, image, negative)
-        parts = [home / f"{source.stem[:80]}.{part}.wav" for part in ("target", "residual")]
-        picture = Picture(self.separator.model, ["target"], query[None])
+        query = self._query(*asked)
+        stem = recording.shortened(source.stem, ".residual.wav")
+        parts = [home / f"{stem}.{part}.wav" for part in ("target", "residual")]
+        picture = Picture(self.separator.model, ["target"], query[None], refine)
         found = self.separator.split_file(
             source,
             parts[:1],
             parts[1],
             queries=[query],
+            refine=refine,
             subtype=recording.kept_subtype(head.subtype, parts[0]),
             progress=lambda done, total: step(0.95 * done / total, "separating"),
             ears=picture.ears,
         )
         step(0.95, "drawing")
-        drawn = home / f"{source.stem[:80]}.png"
+        drawn = home / f"{stem}.png"
         picture.write(drawn)
         step(1, "done")
         return Result(*parts, drawn, describe(found))

@@ -59,11 +59,16 @@ def server(model_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
+    """A browser whose microphone hears noise of one level."""
     from playwright.sync_api import sync_playwright
 
+    heard = tmp_path_factory.mktemp("microphone") / "noise.wav"
+    soundfile.write(heard, 0.1 * np.random.default_rng(0).standard_normal(3 * 44_100), 44_100)
+    options = ["--no-sandbox", "--use-fake-device-for-media-stream"]
+    options += [f"--use-file-for-fake-audio-capture={heard}"]
     with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=options)
         yield running
         running.close()
 
@@ -71,7 +76,7 @@ def browser():
 @pytest.fixture
 def page(server, browser):
     """The page, freshly opened, with the addresses it asked for in `page.asked`."""
-    page = browser.new_page()
+    page = browser.new_page(permissions=["microphone"])
     page.set_default_timeout(WAIT_MS)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
@@ -94,11 +99,11 @@ def answer(page) -> str:
     return line.inner_text()
 
 
-def save(page, name: str, folder: Path) -> np.ndarray:
+def save(page, name: str, folder: Path, stem: str = "street") -> np.ndarray:
     with page.expect_download() as caught:
         page.get_by_role("button", name=f"Download {name}").click()
     caught.value.save_as(folder / caught.value.suggested_filename)
-    assert caught.value.suggested_filename == f"street.{name}.wav"
+    assert caught.value.suggested_filename == f"{stem}.{name}.wav"
     return soundfile.read(folder / caught.value.suggested_filename, dtype="int16")[0]
 
 
@@ -117,6 +122,41 @@ def test_a_recording_goes_in_and_two_parts_that_add_up_come_out(page, make_wav, 
     assert picture.evaluate("image => image.naturalWidth") > 300
     asked = [url for url in page.asked if not url.startswith(("data:", "blob:"))]
     assert asked and all(url.startswith("http://127.0.0.1:") for url in asked)
+
+
+@needs_gradio
+@needs_browser
+def test_queries_are_refined_where_that_is_ticked(page, separator, make_wav, tmp_path):
+    source = make_wav("street.wav", 2.0)
+    upload(page, "Recording", source)
+    page.get_by_label("What to take out").fill("rain on a roof")
+    page.get_by_label("Refine").check()
+    assert answer(page).startswith("Done. ")
+    found = save(page, "target", tmp_path) / 2**15
+    plain, refined = (
+        separator.separate(source, text="rain on a roof", refine=refine).target[0].numpy()
+        for refine in (False, True)
+    )
+    assert np.abs(found - refined).max() < 1e-4 < np.abs(found - plain).max()
+
+
+@needs_gradio
+@needs_browser
+def test_what_the_microphone_hears_is_separated_as_it_is(page, tmp_path):
+    group = page.get_by_role("group", name="Recording")
+    group.get_by_role("button", name="Record audio").click()
+    group.get_by_role("button", name="Record", exact=True).click()
+    group.get_by_role("button", name="Stop", exact=True).wait_for()
+    page.wait_for_timeout(2000)
+    group.get_by_role("button", name="Stop", exact=True).click()
+    group.get_by_role("button", name="Play", exact=True).wait_for()
+    page.get_by_label("What to take out").fill("a bell")
+    assert answer(page).startswith("Done. ")
+    parts = [save(page, name, tmp_path, stem="audio") for name in ("target", "residual")]
+    wave = (parts[0] + parts[1]).reshape(len(parts[0]), -1)[:, 0] / 2**15
+    assert 1.5 < len(wave) / 44_100 < 10 and parts[0].any()
+    levels = [piece.std() for piece in np.array_split(wave, 8)[1:-1]]
+    assert min(levels) > 0.05 and max(levels) < 1.2 * min(levels)  # nothing took noise away
 
 
 @needs_gradio

@@ -53,6 +53,21 @@ def test_every_kind_of_query_and_their_mix_change_the_result(service, make_wav, 
         assert all(np.abs(wave - other).max() > 1e-4 for other in targets[:k])
 
 
+def test_queries_are_refined_on_request(service, make_wav):
+    source, text = make_wav(seconds=2.0), "rain on a roof"
+    found = [
+        soundfile.read(service.separate(source, text, refine=refine).target)[0]
+        for refine in (False, True)
+    ]
+    refined = service.separator.separate(source, text=text, refine=True).target[0].numpy()
+    assert np.abs(found[1] - refined).max() < 1e-4 < np.abs(found[0] - refined).max()
+
+
+def test_names_of_uploads_may_be_as_long_as_files_have_them(service, make_wav):
+    result = service.separate(make_wav(f"{'鐘' * 83}.wav", 0.3), "a bell")
+    assert result.target.exists() and result.residual.name.startswith("鐘" * 70)
+
+
 def test_a_recording_without_sound_is_no_fault(service, tmp_path):
     soundfile.write(tmp_path / "quiet.wav", np.zeros(8000), 16_000)
     assert "silent" in service.separate(tmp_path / "quiet.wav", "a bell").message
