@@ -1,12 +1,15 @@
 """Recordings on disk: read, write and resample without losing rate, channels, depth or length."""
 
 import errno
+import io
 import math
 import os
 import re
+import socket
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +48,10 @@ LONGEST_BYTES = 0xF000_0000  # of samples; the sizes of WAV, AIFF and AU have 32
 SUBTYPE_BYTES = {"FLOAT": 4, "DOUBLE": 8, **{name: n // 8 for name, n in INTEGER_BITS.items()}}
 NOTICED_S = 0.1  # shorter gaps are the rounding of lossy formats
 CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be \d+\)", re.MULTILINE)  # of libsndfile's log
+HEADLESS = ("RAW", "SD2")  # formats of libsndfile whose files do not say what they hold
+OPUS_HZ = (8000, 12_000, 16_000, 24_000, 48_000)
 LIBSNDFILE_SYSTEM = 2  # its code for faults of the system, such as a full disk
-UNFIT = "this format cannot hold its rate or channels; use --format wav"
+LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 
 
 @dataclass(frozen=True)
@@ -288,17 +293,7 @@ class Writer:
         frames: int = 0,
     ):
         self.path = path = Path(path)
-        container = container_of(path)
-        self.subtype = (subtype or _deepest_subtype(container)).upper()
-        if not soundfile.check_format(container, self.subtype):
-            raise AudioFileError(
-                f"{path}: {container} cannot hold {self.subtype}; "
-                f"use one of {', '.join(soundfile.available_subtypes(container))}"
-            )
-        if sample_rate <= 0:
-            raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
-        if self.subtype == "VORBIS" and (sample_rate > 200_000 or channels > 255):
-            raise AudioFileError(f"{path}: {UNFIT}")  # here libsndfile would crash
+        container, self.subtype = form_of(path, sample_rate, channels, subtype)
         if frames * channels * SUBTYPE_BYTES.get(self.subtype, 1) > LONGEST_BYTES:
             if container in ("AIFF", "AU"):
                 raise AudioFileError(f"{path}: too long for this container; use .w64")
@@ -358,10 +353,42 @@ class Writer:
 def temporary_of(path: Path, process: int | None = None) -> Path:
     """Where a file of a process (by default this one) lies until it is complete.
 
-    It is beside it, by a name that is never too long.
+    It is beside it, by a name that is never too long and says whose it is.
     """
-    own = zlib.crc32(os.fsencode(path.name))
-    return path.with_name(f".{path.name[:40]}.{own:08x}.{process or os.getpid()}.tmp")
+    whose = f"{_checksum(socket.gethostname())}-{process or os.getpid()}"
+    return path.with_name(f".{path.name[:40]}.{_checksum(path.name)}.{whose}.tmp")
+
+
+def unfinished(paths: Iterable[Path]) -> Iterator[Path]:
+    """The temporary files of `paths`, of any process, that are there."""
+    names = defaultdict(set)
+    for path in paths:
+        names[path.parent].add(temporary_of(path).name.rsplit(".", 2)[0])
+    for folder, stems in names.items():
+        with suppress(OSError):
+            for name in os.listdir(folder):
+                if name.endswith(".tmp") and name.rsplit(".", 2)[0] in stems:
+                    yield folder / name
+
+
+def clear_dead(paths: Iterable[Path]) -> None:
+    """Remove what dead processes of this machine, killed by -9 say, left unfinished of `paths`."""
+    for path in unfinished(paths):
+        machine, _, process = path.name.split(".")[-2].partition("-")
+        if machine == _checksum(socket.gethostname()) and _dead(process):
+            with suppress(OSError):
+                path.unlink()
+
+
+def shortened(name: str, *ends: str) -> str:
+    """Start of a file's name, cut where it were too long with an end, and then told apart."""
+    room = LONGEST_NAME - max(len(os.fsencode(end)) for end in ends)
+    if len(os.fsencode(name)) <= room:
+        return name
+    mark = f"-{_checksum(name)}"
+    while len(os.fsencode(name + mark)) > room:
+        name = name[:-1]
+    return name + mark
 
 
 def container_of(path: str | Path) -> str:
@@ -371,20 +398,49 @@ def container_of(path: str | Path) -> str:
         AudioFileError: no container has this suffix.
     """
     name = Path(path).suffix[1:].upper()
-    name = {"AIF": "AIFF", "OGA": "OGG"}.get(name, name)
-    if name == "RAW" or name not in soundfile.available_formats():
+    name = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}.get(name, name)
+    if name in HEADLESS or name not in soundfile.available_formats():
         raise AudioFileError(f"{path}: '{Path(path).suffix}' is no audio format; use .wav or .flac")
     return name
 
 
+def form_of(
+    path: str | Path, sample_rate: int, channels: int, subtype: str | None = None
+) -> tuple[str, str]:
+    """Container and sample type of a file to be written; arguments as for `Writer`.
+
+    Raises:
+        AudioFileError: what the suffix names cannot hold the sample type, rate or channels.
+    """
+    container, held = container_of(path), _subtypes(path)
+    subtype = (subtype or _first_held(path, "FLOAT", "PCM_24", "PCM_16")).upper()
+    if subtype not in held:
+        name = Path(path).suffix[1:].upper()
+        raise AudioFileError(f"{path}: {name} cannot hold {subtype}; use one of {', '.join(held)}")
+    if sample_rate <= 0:
+        raise AudioFileError(f"{path}: sample rate {sample_rate} Hz; rates must be positive")
+    if subtype == "OPUS" and sample_rate not in OPUS_HZ:
+        rates = ", ".join(map(str, OPUS_HZ))
+        raise AudioFileError(
+            f"{path}: Opus has rates of {rates} Hz, not {sample_rate}; use .ogg, .flac or .wav"
+        )
+    try:
+        if subtype == "VORBIS" and (sample_rate > 200_000 or channels > 255):
+            raise RuntimeError  # here libsndfile would crash
+        trial = io.BytesIO()
+        soundfile.SoundFile(trial, "w", sample_rate, channels, subtype, format=container).close()
+    except RuntimeError:
+        raise AudioFileError(
+            f"{path}: {container} cannot hold its {sample_rate} Hz or its number of channels "
+            f"({channels}); use .wav, or --format wav"
+        ) from None
+    return container, subtype
+
+
 def kept_subtype(subtype: str, path: str | Path) -> str:
     """The input's sample type where the container of `path` has it; lossy types become float."""
-    container = container_of(path)
     kept = subtype if subtype in (*INTEGER_BITS, *FLOAT_SUBTYPES) else "FLOAT"
-    order = (kept, "PCM_24", "PCM_16")
-    return next(
-        (s for s in order if soundfile.check_format(container, s)), _deepest_subtype(container)
-    )
+    return _first_held(path, kept, "PCM_24", "PCM_16")
 
 
 def limited(subtype: str) -> bool:
@@ -420,6 +476,23 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
         part = torch.clamp(part, whole - (scale - 1), whole + scale)
         parts[0][block], parts[1][block] = part / scale, (whole - part) / scale
     return parts
+
+
+def _checksum(name: str) -> str:
+    return f"{zlib.crc32(os.fsencode(name)):08x}"
+
+
+def _dead(process: str) -> bool:
+    """Whether a process of this machine, by its number, certainly lives no more."""
+    if os.name != "posix" or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)  # which only asks, on POSIX
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        pass
+    return False
 
 
 def _check_present(path: str | Path) -> None:
@@ -484,10 +557,18 @@ def _promised(file: soundfile.SoundFile) -> int:
     return size // width if width and not streamed else 0
 
 
-def _deepest_subtype(container: str) -> str:
-    available = soundfile.available_subtypes(container)
-    order = ("FLOAT", "PCM_24", "PCM_16")
-    return next((s for s in order if s in available), soundfile.default_subtype(container))
+def _subtypes(path: str | Path) -> list[str]:
+    """Sample types that a file of this name can hold."""
+    if Path(path).suffix.lower() == ".opus":
+        return ["OPUS"]
+    return list(soundfile.available_subtypes(container_of(path)))
+
+
+def _first_held(path: str | Path, *subtypes: str) -> str:
+    """The first of some sample types that a file of this name can hold, or its usual one."""
+    held = _subtypes(path)
+    usual = soundfile.default_subtype(container_of(path))
+    return next((s for s in (*subtypes, usual) if s in held), held[0])
 
 
 def _encoded(path: Path, samples: np.ndarray, subtype: str) -> np.ndarray:
@@ -516,7 +597,7 @@ def _reason(error: Exception) -> str:
 def _write_fault(path: Path, error: Exception) -> str:
     """What went wrong and what to do; libsndfile says only `System error` when the disk is full."""
     if getattr(error, "code", LIBSNDFILE_SYSTEM) != LIBSNDFILE_SYSTEM:
-        return UNFIT
+        return f"{_reason(error)}; use .wav, or --format wav"
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "no permission; choose another folder"

@@ -13,14 +13,14 @@ import shutil
 import socket
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sep.audio import temporary_of
+from sep.audio import unfinished
 from sep.errors import OptionError, SepError
 
 LAUNCHERS = ("local", "ray")
@@ -248,16 +248,6 @@ def _start(workers: int) -> Any:
 
 def _clear(jobs: Iterable[Job]) -> None:
     """Remove unfinished files of jobs, left by processes that were ended."""
-    names = defaultdict(set)
-    for path in (path for job in jobs for path in job.outputs):
-        names[path.parent].add(_stem(temporary_of(path).name))
-    for folder, stems in names.items():
+    for path in unfinished(path for job in jobs for path in job.outputs):
         with suppress(OSError):
-            for name in os.listdir(folder):
-                if name.endswith(".tmp") and _stem(name) in stems:
-                    os.unlink(folder / name)
-
-
-def _stem(name: str) -> str:
-    """A temporary file's name without its process and suffix."""
-    return name.rsplit(".", 2)[0]
+            path.unlink()

@@ -1,13 +1,14 @@
 """The picture of a separation, gathered while it runs in memory that does not grow."""
 
 import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sep.audio import temporary_of
 from sep.errors import SepError
 from sep.model import QueryNet
 from sep.networks.prior import PriorNet
@@ -113,10 +114,15 @@ class Picture:
         model: the network.
         names: of the sounds.
         queries: their embeddings (Q, D).
+        refine: whether the targets are those of refined queries, each of a moment of its own; the
+            prior is that of the queries as they were asked, and of the first mask then.
     """
 
-    def __init__(self, model: QueryNet, names: Sequence[str], queries: Tensor):
+    def __init__(
+        self, model: QueryNet, names: Sequence[str], queries: Tensor, refine: bool = False
+    ):
         self.model, self.names, self.queries = model, names, queries
+        self.masked = "the first mask" if refine else "the mask"  # which has the prior
         self.grid = model.spectrogram
         self.pools: list[Pool] = []
         self.prior: Prior | None = None
@@ -142,16 +148,17 @@ class Picture:
         for k, (name, target) in enumerate(zip(self.names, targets, strict=True)):
             which = f": {name[:18]}" if len(self.names) > 1 else ""
             if priors is not None:
-                panels[f"prior of the mask{which}"] = priors[k]
+                panels[f"prior of {self.masked}{which}"] = priors[k]
             panels[f"mask{which}"] = (target / mixture.clamp(min=1e-9)).clamp(max=1)
             panels[f"target{which}"] = target
         pool, path = self.pools[0], Path(path)
+        drawn = temporary_of(path)
         hop = self.grid.hop * pool.frames / pool.columns
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".figure.", dir=path.parent) as folder:
-                drawn = Path(folder) / "figure.png"
-                draw_separation(drawn, panels, self.grid.sample_rate, hop, title)
-                os.replace(drawn, path)
+            draw_separation(drawn, panels, self.grid.sample_rate, hop, title)
+            os.replace(drawn, path)
         except OSError as error:
             raise SepError(f"{path}: cannot be written ({error.strerror})") from None
+        finally:
+            with suppress(OSError):
+                drawn.unlink()

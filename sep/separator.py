@@ -344,20 +344,22 @@ class Separator:
         recording.apply_clip([], clip)  # refuses an unknown rule before anything is read
         names = outputs(source, targets, residual, len(queries))
         head, scan = recording.info(source), Scan()
+        subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
+        subtype = subtype.upper()
+        for name in filter(None, names):
+            recording.form_of(name, head.sample_rate, head.channels, subtype)
         for block in recording.blocks(source):
             scan.push(block)
         vectors, reading, gain = self.queries(queries), alone(tried[0]), 1.0
-        if candidates > 1:
-            reading = self._weigh(source, head, scan, vectors, tried, refine)
-        if clip == "rescale":
-            gain = self._peak(source, head, scan, vectors, reading, refine)
-        subtype = subtype or recording.kept_subtype(head.subtype, next(filter(None, names)))
-        subtype = subtype.upper()
         if clip == "none" and recording.limited(subtype) and scan.peak > 1:
             raise AudioFileError(
                 f"{source}: peaks at {scan.peak:g}, more than {subtype} holds; "
                 "use --subtype FLOAT, --clip rescale or --clip clamp"
             )
+        if candidates > 1:
+            reading = self._weigh(source, head, scan, vectors, tried, refine)
+        if clip == "rescale":
+            gain = self._peak(source, head, scan, vectors, reading, refine)
         meters = [self._meter() for _ in range(1 + len(vectors))]
         heard: list[Ear] = list(meters)
         if ears:

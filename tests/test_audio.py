@@ -1,5 +1,6 @@
 """Reading, writing and resampling: nothing lost, every fault named in one line."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -154,6 +155,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     wave = tone(8000, 100)
     faults = [
         ("x.xyz", wave, 8000, None, "no audio format"),
+        ("x.sd2", wave, 8000, None, "no audio format"),
         ("x.wav", wave, 8000, "PCM_99", "cannot hold PCM_99"),
         ("x.flac", wave, 8000, "FLOAT", "cannot hold FLOAT; use one of"),
         ("x.wav", wave, 0, None, "rates must be positive"),
@@ -259,9 +261,51 @@ def test_a_format_that_cannot_hold_rate_or_channels_is_named_as_the_cause(tmp_pa
         ("x.mp3", 1, 96_000),
         ("x.ogg", 1, 300_000),
     ):
-        with pytest.raises(AudioFileError, match="cannot hold its rate or channels; use --format"):
+        held = rf"cannot hold its {rate} Hz .* channels \({channels}\); use .wav, or --format wav"
+        with pytest.raises(AudioFileError, match=held):
             audio.write(tmp_path / name, torch.zeros(channels, 100), rate)
     assert not list(tmp_path.iterdir())
+
+
+def test_opus_is_written_at_its_rates_and_others_are_told(tmp_path):
+    path = tmp_path / "x.opus"
+    for rate in audio.OPUS_HZ:
+        wave = tone(rate, rate)
+        audio.write(path, wave, rate)
+        assert audio.info(path).subtype == "OPUS" and path.read_bytes()[28:36] == b"OpusHead"
+        found = audio.read(path)[0][0]
+        assert len(found) == rate and torch.corrcoef(torch.stack([found, wave]))[0, 1] > 0.99
+    with pytest.raises(AudioFileError, match=r"x\.opus: Opus has .*48000 Hz, not 44100; use"):
+        audio.write(path, wave, 44_100)
+    with pytest.raises(AudioFileError, match=r"OPUS cannot hold VORBIS; use one of OPUS"):
+        audio.write(path, wave, 48_000, "VORBIS")
+    assert audio.kept_subtype("PCM_16", path) == "OPUS"
+    assert audio.info(path).sample_rate == 48_000  # the one before
+
+
+def test_names_that_are_too_long_are_cut_and_stay_apart():
+    assert audio.shortened("n" * 244, ".target.wav") == "n" * 244
+    for letter in ("n", "犬", "\udcff"):
+        names = [audio.shortened(letter * 300 + last, ".a.wav", ".residual.wav") for last in "xy"]
+        sizes = [len(os.fsencode(f"{name}.residual.wav")) for name in names]
+        assert names[0] != names[1] and all(250 < size <= 255 for size in sizes)
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    path, other = tmp_path / "x.wav", tmp_path / "y.wav"
+    left = audio.temporary_of(path, ended.pid)
+    kept = [audio.temporary_of(path), audio.temporary_of(path, os.getppid())]
+    kept += [audio.temporary_of(path, 2**40), audio.temporary_of(other, ended.pid)]
+    kept += [left.with_name(f"{left.name}.wav"), tmp_path / ".x.wav.tmp", path]
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "elsewhere")
+        kept.append(audio.temporary_of(path, ended.pid))
+    for file in (left, *kept):
+        file.touch()
+    audio.clear_dead([path, tmp_path / "gone" / "x.wav"])
+    assert sorted(tmp_path.iterdir()) == sorted(kept) and len(set(kept)) == 8
 
 
 def test_the_sample_type_is_known_in_any_case_and_names_may_be_long(tmp_path):

@@ -1,6 +1,7 @@
 """Which recordings, and the names of the files that their parts get."""
 
 import glob
+import os
 import re
 import sys
 import unicodedata
@@ -14,6 +15,8 @@ from pathlib import Path
 from sep.errors import SepError
 
 KEPT_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".caf", ".w64", ".au")  # written as they came
+# sound that is not written, as that of `sep.container` is not
+UNWRITTEN = (".aifc", ".ape", ".mp2", ".raw", ".rf64", ".snd", ".voc", ".wave", ".wv")
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,16 @@ def plan(
     Raises:
         SepError: nothing found, or one file named for several.
     """
-    from sep.audio import SUFFIXES
+    from sep.audio import SUFFIXES, shortened
     from sep.container import SUFFIXES as CONTAINERS
 
+    check_name("-o", out)
     destination = Path(out)
-    if destination.suffix.lower() in CONTAINERS and not destination.is_dir():
-        raise SepError(f"-o {out}: this kind of file is read but not written; use .wav or .flac")
+    if destination.suffix.lower() in (*CONTAINERS, *UNWRITTEN) and not destination.is_dir():
+        raise SepError(
+            f"-o {out}: {destination.suffix} files are not written; "
+            "use .wav, .flac, .ogg, .opus or .mp3"
+        )
     found = list(dict.fromkeys(pair for name in inputs for pair in _found(name, destination)))
     if destination.suffix.lower() in SUFFIXES and not destination.is_dir():
         if len(found) > 1:
@@ -85,18 +92,34 @@ def plan(
             raise SepError(f"-o {out} is not of the --format {suffix[1:]}; leave one of them out")
         if not sounds:
             return [Job(found[0][0], (), destination)]
-        rest = destination.with_name(f"{destination.stem}.residual{destination.suffix}")
+        end = f".residual{destination.suffix}"
+        rest = destination.with_name(shortened(destination.stem, end) + end)
         return [Job(found[0][0], (destination,), rest if residual else None)]
     jobs, taken = [], set()
     alike = Counter(stem for _, stem in {(str(p).lower(), _stem(p).lower()) for _, p in found})
     for source, place in found:
         end = suffix or (source.suffix if source.suffix.lower() in KEPT_SUFFIXES else ".wav")
         stem = unused(str(place) if alike[_stem(place).lower()] > 1 else _stem(place), taken)
-        targets = tuple(destination / f"{stem}.{sound}{end}" for sound in sounds)
-        jobs.append(
-            Job(source, targets, destination / f"{stem}.residual{end}" if residual else None)
-        )
+        ends = [f".{sound}{end}" for sound in (*sounds, "residual")]
+        folder, name = os.path.split(stem)
+        name = shortened(name, *ends)
+        *targets, rest = (destination / folder / f"{name}{part}" for part in ends)
+        jobs.append(Job(source, tuple(targets), rest if residual else None))
     return jobs
+
+
+def check_name(option: str, path: str) -> None:
+    """Refuse a file or folder by a name that no file system holds.
+
+    Raises:
+        SepError: names the option.
+    """
+    from sep.audio import LONGEST_NAME
+
+    for name in Path(path).parts:
+        if (size := len(os.fsencode(name))) > LONGEST_NAME:
+            fault = f"a name of {size} bytes; use one of {LONGEST_NAME} at most"
+            raise SepError(f"{option} {name[:40]}...: {fault}")
 
 
 def keep_apart(

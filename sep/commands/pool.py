@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from sep.commands.plan import Job
@@ -116,13 +117,21 @@ _process: dict[str, Any] = {"work": None, "busy": False, "stopped": False}  # of
 
 
 def _begin(prepare: Callable[[], Callable[[Job], Outcome]], processes: int) -> None:
-    """Start a process: Ctrl-C ends its present job, which clears up, and the later ones."""
+    """Start a process: Ctrl-C ends its present job, which clears up, and the later ones.
+
+    It ends with the process that started it, even where that is killed and cannot tell.
+    """
+
+    def follow() -> None:
+        parent_process().join()
+        os._exit(1)
 
     def stop(*_: Any) -> None:
         first, _process["stopped"] = not _process["stopped"], True
         if first and _process["busy"]:
             raise KeyboardInterrupt
 
+    threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, stop)
     warnings.formatwarning = notice
     import torch

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sep.commands.plan import Job, keep_apart, listed, plan, slugs
+from sep.commands.plan import Job, check_name, keep_apart, listed, plan, slugs
 from sep.commands.pool import Outcome, died, outcomes
 from sep.commands.values import MOST, factor, few, positive, seconds, weights
 from sep.commands.verdict import facts, is_summary, line, progress, write_summary
@@ -120,8 +120,8 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         default="separated",
         metavar="DIR|FILE",
         help="folder for NAME.target.wav (with several --text NAME.the-text.wav) and "
-        "NAME.residual.wav, or, for one recording, the name of the target file "
-        "(default: %(default)s)",
+        "NAME.residual.wav, or, for one recording, the name of the target file, which says its "
+        "format: .wav, .flac, .ogg, .opus, .mp3, .aiff, .caf, .au or .w64 (default: %(default)s)",
     )
     add(
         "--residual",
@@ -151,7 +151,8 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     add(
         "--figure",
         metavar="FILE.png",
-        help="picture of one recording, its masks and targets, and the prior of a model with one",
+        help="picture of one recording, its masks and targets, and the prior of a model with one "
+        "(with --refine that of the first of its two masks)",
     )
     add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
     existing = group.add_mutually_exclusive_group()
@@ -190,6 +191,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do every recording; 1 if some failed."""
     _check(options)
+    from sep.audio import clear_dead
+
     sounds = slugs(options.text) if len(options.text or []) > 1 else ["target"]
     inputs = [*options.inputs, *(listed(options.list) if options.list else [])]
     if not inputs:
@@ -205,10 +208,12 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(f"--figure draws one recording, not {len(jobs)}; leave it out")
     named = (options.audio, options.image, options.negative, options.list and [options.list])
     read = [name for names in named for name in names or []]
-    keep_apart(jobs, read, list(filter(None, (options.figure, options.summary))), options.model)
+    others = [name for name in (options.figure, options.summary) if name]
+    keep_apart(jobs, read, others, options.model)
     summary = options.summary
     if summary and os.path.exists(summary) and not (options.overwrite or is_summary(summary)):
         raise OptionError(f"--summary {summary}: exists and is no summary; use --overwrite")
+    clear_dead([*(path for job in jobs for path in job.outputs), *map(Path, others)])
     worker, went = Worker(options), []
     several = functools.partial(Worker, options, worker.vectors)
     if options.launcher == "ray":
@@ -299,7 +304,7 @@ class Worker:
         if options.figure:
             from sep.figure import Picture
 
-            picture = Picture(self.separator.model, self.names, queries)
+            picture = Picture(self.separator.model, self.names, queries, options.refine)
         result = self.separator.split_file(
             job.source,
             job.targets or None,
@@ -369,6 +374,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_writable(option: str, path: str) -> None:
     """Refuse a file that cannot be written, before the work rather than after it."""
+    check_name(option, path)
     folder = next(p for p in map(str, Path(path).absolute().parents) if os.path.exists(p))
     if os.path.isdir(path):
         raise OptionError(f"{option} {path}: is a folder; name a file")

@@ -78,9 +78,11 @@ def is_summary(path: str | Path) -> bool:
 
 
 def write_summary(path: Path, went: list[Outcome]) -> None:
+    from sep.audio import temporary_of
+
     counts = {s: sum(o.status == s for o in went) for s in ("done", "skipped", "failed")}
     text = json.dumps({**counts, "files": [outcome.summary() for outcome in went]}, indent=1)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text + "\n")

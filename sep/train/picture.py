@@ -12,7 +12,7 @@ def draw_separation(
     """Draw log-frequency panels (H, T) as one PNG.
 
     Args:
-        path: of the PNG; its folder is made.
+        path: of the PNG, whatever its suffix; its folder is made.
         panels: title to values; magnitudes are shown in dB down to 80 below the loudest of all,
             a panel whose title has "mask" before any colon in [0, 1].
         sample_rate: in Hz, for the axes.
@@ -42,7 +42,7 @@ def draw_separation(
     figure.suptitle(plain(title), fontsize=9)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, format="png")
 
 
 def plain(text: str) -> str:

@@ -127,3 +127,23 @@ def test_results_in_the_place_of_what_is_read_are_refused():
         keep_apart(jobs, ["list.json"], ["in/../list.json"])
     keep_apart(jobs, ["words"], ["summary.json"])
     keep_apart(plan(["in/x.wav"], "in/x.wav"), [], [])  # refused by the job itself
+
+
+def test_long_names_are_cut_alike_for_all_parts_and_told_apart():
+    names = [f"{'n' * 245}{k}.wav" for k in range(2)]
+    touch(*(f"in/{name}" for name in names), "in/deep/x.wav")
+    jobs = plan(["in"], "out", ["dog", "wind"])
+    parts = [path.name for job in jobs for path in job.outputs]
+    assert len(set(parts)) == 9 and max(len(name) for name in parts) == 255
+    again = plan([f"in/{name}" for name in reversed(names)], "out", ["dog", "wind"])
+    assert set(again) < set(jobs)
+    stems = {name.rsplit(".", 2)[0] for name in parts}
+    assert len(stems) == 3 and "x" in stems  # those of one recording begin alike
+    (job,) = plan(["in/deep/x.wav"], f"{'o' * 251}.wav")
+    assert job.targets == (Path(f"{'o' * 251}.wav"),) and len(job.residual.name) == 255
+
+
+@pytest.mark.parametrize("out", [f"{'n' * 252}.wav", f"{'犬' * 86}/x.wav", "o" * 256])
+def test_names_that_no_file_system_holds_are_refused(out):
+    with pytest.raises(SepError, match=r"^-o .{40}\.\.\.: a name of 25\d bytes; use one of 255"):
+        plan(["x.wav"], out)

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from sep import cli, container
+from sep.audio import temporary_of
 from sep.errors import AudioFileError
 
 
@@ -97,6 +99,33 @@ def test_the_format_can_be_chosen(make_wav, kind, subtype):
     assert (head.samplerate, head.frames, head.subtype) == (44_100, 22_050, subtype)
 
 
+KINDS = {"opus": "OPUS", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
+KINDS |= dict.fromkeys(("aif", "caf", "w64", "WAV"), "PCM_16")
+
+
+def test_the_name_of_the_target_says_its_format(make_wav, capsys):
+    make_wav("x.wav", 0.2, 48_000)
+    for kind, subtype in KINDS.items():
+        assert cli.main(["separate", "x.wav", "--text", "a dog", "-o", f"{kind}/x.{kind}"]) == 0
+        for name in (f"{kind}/x.{kind}", f"{kind}/x.residual.{kind}"):
+            head = soundfile.info(name)
+            assert (head.samplerate, head.frames, head.subtype) == (48_000, 9600, subtype)
+    make_wav("y.wav", 0.2, 44_100)
+    make_wav("z.wav", 0.2, 96_000)
+    capsys.readouterr()
+    for name, kind, said in (
+        ("y", "opus", "Opus has rates of 8000, 12000, 16000, 24000, 48000 Hz, not 44100; use .ogg"),
+        ("z", "mp3", "MP3 cannot hold its 96000 Hz or its number of channels (1); use .wav, or"),
+    ):
+        options = ["--candidates", "9", "--clip", "rescale", "-o", f"out/{name}.{kind}"]
+        with pytest.MonkeyPatch.context() as patch:  # nothing is separated before that is known
+            patch.setattr("sep.separator.hear", None)
+            assert cli.main(["separate", f"{name}.wav", "--text", "a dog", *options]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {name}.wav: out/{name}.{kind}: {said}")
+        assert error.count("\n") == 1 and not Path("out").exists()
+
+
 def test_a_list_names_the_recordings(make_wav):
     make_wav("a.wav", 0.3)
     make_wav("b.wav", 0.3)
@@ -109,6 +138,36 @@ def test_a_figure_is_drawn_beside_the_sounds(make_wav):
     make_wav("x.wav", 2.0)
     assert cli.main(["separate", "x.wav", "--text", "a dog", "--figure", "f.png"]) == 0
     assert Image.open("f.png").width > 500
+
+
+def test_a_figure_of_refined_queries_has_their_masks_and_the_first_prior(model_dir, monkeypatch):
+    from sep import hub
+
+    torch.manual_seed(0)
+    options = {"heads": 2, "head_dim": 4, "token_dim": 8, "hidden": 3}
+    model = hub.extend(hub.from_pretrained(model_dir), "prior", **options)
+    model.frame_net.weight.data.mul_(30)  # masks turn on what is asked
+    hub.save_pretrained(model, "prior", encoder=model_dir / "encoder")
+    drawn = []
+    monkeypatch.setattr(
+        "sep.train.picture.draw_separation",
+        lambda path, panels, *_: (drawn.append(panels), path.touch()),
+    )
+    soundfile.write("x.wav", 0.2 * np.random.default_rng(0).standard_normal(32_000), 16_000)
+    command = ["separate", "x.wav", "--from", "0", "--to", "1", "--model", "prior"]
+    for options in ([], ["--refine"]):
+        out = ["-o", f"out{len(options)}", "--figure", f"{len(options)}.png"]
+        assert cli.main([*command, *options, *out]) == 0
+    plain, refined = drawn
+    first = refined.pop("prior of the first mask")
+    torch.testing.assert_close(first, plain.pop("prior of the mask"))
+    assert (refined["mask"] - plain["mask"]).abs().max() > 0.01
+    from sep import audio
+    from sep.figure import Pool
+
+    pool = Pool(model.spectrogram, 32_000)
+    pool.push(audio.read("out1/x.target.wav")[0][0])
+    torch.testing.assert_close(refined["target"], pool.picture(), atol=1e-2, rtol=1e-2)
 
 
 def test_video_in_and_video_as_the_example(capsys):
@@ -185,6 +244,29 @@ def test_a_signal_ends_all_processes_and_leaves_no_half_file(tmp_path, number):
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.target.wav"))
 
 
+def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_let_be(make_wav):
+    make_wav("x.wav", 0.3)
+    killed = subprocess.Popen(["sleep", "60"])
+    names = ["out/x.target.wav", "out/x.residual.wav", "f.png", "s.json"]
+    left = [temporary_of(Path(name), killed.pid) for name in names]
+    live = [temporary_of(Path(name), os.getppid()) for name in names]
+    Path("out").mkdir()
+    for path in (*left, *live):
+        path.write_text("half")
+    command = ["separate", "x.wav", "--text", "a", "-o", "out", "--overwrite"]
+    command += ["--figure", "f.png", "--summary", "s.json"]
+    for going_on in (True, False):
+        if not going_on:
+            killed.kill()
+            killed.wait()
+        assert cli.main(command) == 0
+        assert [path.exists() for path in left] == [going_on] * 4
+        assert all(path.read_text() == "half" for path in live)
+    assert sorted(os.listdir("out")) == sorted(
+        ["x.residual.wav", "x.target.wav", *(path.name for path in live[:2])]
+    )
+
+
 def test_nothing_that_is_read_is_overwritten(make_wav, capsys):
     for name in ("x.wav", "b.wav", "in/x.wav", "in/x.target.wav"):
         make_wav(name, 0.3)
@@ -219,8 +301,13 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(make_wav, cap
     os.makedirs("out/x.target.wav")
     assert cli.main(["separate", "x.wav", "--text", "a", *options]) == 1
     assert "out/x.target.wav: is a folder" in capsys.readouterr().err
-    make_wav(f"{'n' * 240}.wav", 0.3)
-    assert cli.main(["separate", f"{'n' * 240}.wav", "--text", "a"]) == 0
+    for option, name in (("--figure", f"{'n' * 252}.png"), ("--summary", f"{'n' * 251}.json")):
+        assert cli.main(["separate", "x.wav", "--text", "a", option, name]) == 2
+        assert f"{option} nnn" in (error := capsys.readouterr().err) and "256 bytes" in error
+    make_wav(f"{'n' * 246}.wav", 0.3)
+    files = ["--figure", f"{'f' * 251}.png", "--summary", f"{'s' * 250}.json", "-o", "long"]
+    assert cli.main(["separate", f"{'n' * 246}.wav", "--text", "a", "--text", "b", *files]) == 0
+    assert len(os.listdir("long")) == 3 and Path(files[1]).exists() and Path(files[3]).exists()
 
 
 def test_samples_beyond_full_scale_are_not_cut_off_unasked(make_wav, capsys):
