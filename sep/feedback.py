@@ -36,7 +36,8 @@ def logits(
 
     The network reads the mixture once. Its first estimates are heard window by window, each of
     which refines the queries for itself; from the middle of one to that of the next the logits go
-    over linearly.
+    over linearly. Where the network has a memory, what it knows is then set against them
+    (`sep.rivals`).
 
     Args:
         model: the separator; encoder: of the queries, on the same device.
@@ -65,7 +66,7 @@ def logits(
             total[..., frames] += share[frames] * model.combine(maps[..., frames], asked)
         else:
             total += share * model.combine(maps, asked)
-    return total
+    return model.against_rivals(total, maps)
 
 
 def window_of(model: QueryNet, encoder: Encoder) -> float:

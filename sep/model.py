@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from sep import rivals
 from sep.backbone import BackboneUNet
 from sep.device import autocast
 from sep.errors import ModelError
@@ -120,6 +122,16 @@ class QueryNet(nn.Module):
     def combine(self, maps: Tensor, query: Tensor) -> Tensor:
         """Mask logits from `maps` (B, K, H, T) and queries (B, D) or (B, Q, D), as in `logits`."""
         return self._product(maps, query, self.synth_net)
+
+    def against_rivals(self, logits: Tensor, maps: Tensor) -> Tensor:
+        """Logits (B, Q, H, T) less what else is known (`sep.rivals`), where there is a memory.
+
+        `maps` are those that `maps` gave.
+        """
+        if not isinstance(self.recall, Recall):
+            return logits
+        known = self.synth_net.scale * self.prompt(normalize(self.recall.known, dim=-1))
+        return rivals.against(logits, self.base(maps), known, self.synth_net.bias)
 
     def _product(self, maps: Tensor, query: Tensor, head: "_InnerProduct") -> Tensor:
         weight = head.scale * self.prompt(query)
