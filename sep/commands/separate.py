@@ -100,8 +100,8 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
     add(
         "--refine",
         action="store_true",
-        help="separate twice, the second time by the query and what it found around each moment; "
-        "takes up to twice as long",
+        help="separate twice, the second time by the query and what it found around each moment, "
+        "less what else the model knows; takes two to three times as long",
     )
     add(
         "--sharpness",
