@@ -101,7 +101,7 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         "--refine",
         action="store_true",
         help="separate twice, the second time by the query and what it found around each moment, "
-        "less what else the model knows; takes two to three times as long",
+        "less what else the model knows; takes about twice as long",
     )
     add(
         "--sharpness",

@@ -160,7 +160,7 @@ def build_page(service: Service) -> gradio.Blocks:
                 text = gradio.Textbox(label="What to take out", placeholder="a dog barking")
                 refine = gradio.Checkbox(
                     label="Refine",
-                    info="Finds more of the sound in most recordings; takes two to three times as long.",
+                    info="Finds more of the sound in most recordings; takes about twice as long.",
                 )
                 with gradio.Accordion("Example sound, picture, not wanted", open=False) as more:
                     sound = audio(label="Example of the sound")
