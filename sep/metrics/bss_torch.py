@@ -7,7 +7,8 @@ museval to 1e-3 dB, except above 100 dB and where a source has no energy at all 
 filters are not determined there, and museval's own numbers are uncertain by tenths of a dB.
 
 Measured by recipes/bench.py (cases=[bss]) on two quiet cores of an AMD EPYC, against two processes
-of museval, mixtures of 4 s: 7.6 times as fast with one output a mixture, 26 times with five.
+of museval, mixtures of 4 s: 7 times as fast with one output a mixture, 19 times with three, the
+least that recipes/score.py has (mixture, ideal mask, a system), 26 times with five.
 
 Definitions: Vincent, Gribonval and Fevotte, IEEE TASLP 14(4), 2006; museval v4 (see
 `sep.metrics.bss` for the names and the window settings).
