@@ -281,7 +281,7 @@ class Scorer:
         model = hub.from_pretrained(best(self.exp, system), self.device)
         encoder = self.listeners["encoder"] if is_refined(system) else None
         levels = []
-        for here, some in part.parts(scoring.STEP):
+        for here, some in part.parts():
             pair = some.mixture.to(self.device), query[here, None].to(self.device)
             found = estimates(model, encoder, *pair)[:, 0].cpu()
             power = found.square().sum(-1) / some.mixture.square().sum(-1).clamp(min=1e-12)

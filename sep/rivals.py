@@ -3,7 +3,8 @@
 A network judges every query by itself, and where it is not sure it lets little through. But what
 is not asked for is likely something that it knows, too (`sep.recall`). So all that it knows is
 asked for, what answers where the query does not is found at every moment, and a part of that answer
-is taken away. It costs no further pass of the network, only sums of its maps.
+is taken away. It costs no further pass of the network, only sums of its maps. The rule is our own;
+what it is worth and what else was tried is in egs/open_sounds/RESULTS.md.
 """
 
 import torch

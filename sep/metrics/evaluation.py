@@ -17,6 +17,7 @@ from sep.query import away, fuse, subtract
 from sep.spectrogram import Spectrogram
 from sep.train.losses import target_masks
 
+STEP = 16  # mixtures in memory at once
 KINDS = ("text", "audio", "image", "omni", "ensemble", "negative")
 WEIGHTS = {"text": 2.0, "audio": 1.0, "image": 2.0, "negative": 0.5}  # of OmniSep
 
@@ -71,7 +72,7 @@ class EvaluationSet:
             self._last = chosen, found
         return self._last[1]
 
-    def parts(self, size: int) -> Iterator[tuple[slice, "EvaluationSet"]]:
+    def parts(self, size: int = STEP) -> Iterator[tuple[slice, "EvaluationSet"]]:
         """All mixtures, so many at a time: their rows, and the part."""
         for start in range(0, len(self), size):
             rows = slice(start, start + size)

@@ -11,7 +11,6 @@ from sep.metrics import semantic
 from sep.metrics.evaluation import EvaluationSet
 
 CLASS_WORDING = "the sound of {}"
-STEP = 16  # true targets in memory at once
 
 
 class Panel:
@@ -57,7 +56,7 @@ class Panel:
             self.classes = encoder.embed_text([CLASS_WORDING.format(n) for n in names]).cpu()
             for name, guest in guests.items():
                 text = guest.embed_text([m.text for m in clips.mixtures]).cpu()
-                targets = (part.sources[:, 0].to(device) for _, part in clips.parts(STEP))
+                targets = (part.sources[:, 0].to(device) for _, part in clips.parts())
                 audio = [semantic.embed(guest, wave, sample_rate).cpu() for wave in targets]
                 self.guests[name] = guest, {"text": text, "audio": torch.cat(audio)}
 

@@ -16,13 +16,11 @@ from torch import Tensor
 from sep import audio
 from sep.errors import DataError
 from sep.metrics import bss, bss_torch
-from sep.metrics.evaluation import EvaluationSet, apply_mask, ideal_ratio_mask
+from sep.metrics.evaluation import STEP, EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.listening import Panel
 from sep.metrics.report import UNBOUNDED_DB
 from sep.metrics.sisdr import sdr, si_sdr, si_sdr_improvement
 from sep.spectrogram import Spectrogram
-
-STEP = 16  # mixtures in memory at once, with all their outputs
 
 
 @dataclass(eq=False)
