@@ -36,8 +36,8 @@ def logits(
 
     The network reads the mixture once. Its first estimates are heard window by window, each of
     which refines the queries for itself; from the middle of one to that of the next the logits go
-    over linearly. Where the network has a memory, what it knows is then set against them
-    (`sep.rivals`).
+    over linearly. Where the network has a memory, what it knows is then set against them, as far as
+    what was found is what was asked (`sep.rivals`, `sep.presence`).
 
     Args:
         model: the separator; encoder: of the queries, on the same device.
@@ -52,21 +52,23 @@ def logits(
     maps = model.maps(spectrum.abs())
     first = model.combine(maps, query)
     mask = grid.unwarp(torch.sigmoid(first))
-    found = grid.istft(spectrum[:, None] * mask, wave.shape[-1])  # (B, Q, N)
-    heard = torch.stack([found, wave[:, None] - found])  # (2, B, Q, N)
+    estimate = grid.istft(spectrum[:, None] * mask, wave.shape[-1])  # (B, Q, N)
+    heard = torch.stack([estimate, wave[:, None] - estimate])  # (2, B, Q, N)
     edges = _edges(wave.shape[-1], window or window_of(model, encoder))
     shares = _shares(edges, first.shape[-1], grid.hop).to(first.device)
-    total = torch.zeros_like(first)
+    total, presence = torch.zeros_like(first), torch.zeros_like(first[:, :, 0])
     for begin, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
         vectors = embedded(encoder, heard[..., begin:end].flatten(0, -2), model.sample_rate)
-        asked = refined(query, *vectors.view(2, *query.shape))
+        found, rest = vectors.view(2, *query.shape)
+        asked = refined(query, found, rest)
+        presence += share * model.presence(found, query)[..., None]
         if model.kind == "query":  # its logits of a frame are of the maps of that frame alone
             near = share.nonzero()[:, 0]
             frames = slice(int(near[0]), int(near[-1]) + 1)
             total[..., frames] += share[frames] * model.combine(maps[..., frames], asked)
         else:
             total += share * model.combine(maps, asked)
-    return model.against_rivals(total, maps)
+    return model.against_rivals(total, maps, presence)
 
 
 def window_of(model: QueryNet, encoder: Encoder) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from encoders import precision
 from sep import audio, feedback
 from sep.chunk import Chunking
 from sep.separator import Separator
@@ -17,13 +18,15 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def separator(separator):
-    """One whose masks turn on what it is asked."""
+    """One whose masks turn on what it is asked; all in float32, to compare queries by little."""
     model = copy.deepcopy(separator.model)
     model.amp = False
     with torch.no_grad():
         model.frame_net.weight.mul_(30)
     cuts = Chunking(segment=65_535, context=8192, align=8192)
-    return Separator(model, separator.encoder, "cpu", cuts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "half_precision", lambda device: False)
+        yield Separator(model, separator.encoder, "cpu", cuts)
 
 
 @pytest.fixture(scope="module")
