@@ -36,8 +36,9 @@ def logits(
 
     The network reads the mixture once. Its first estimates are heard window by window, each of
     which refines the queries for itself; from the middle of one to that of the next the logits go
-    over linearly. Where the network has a memory, what it knows is then set against them, as far as
-    what was found is what was asked (`sep.rivals`, `sep.presence`).
+    over linearly. Where the network has a memory, what it knows is then set against them
+    (`sep.rivals`), and they are raised or lowered by how far what was found speaks for the query
+    (`sep.presence`).
 
     Args:
         model: the separator; encoder: of the queries, on the same device.
@@ -56,19 +57,19 @@ def logits(
     heard = torch.stack([estimate, wave[:, None] - estimate])  # (2, B, Q, N)
     edges = _edges(wave.shape[-1], window or window_of(model, encoder))
     shares = _shares(edges, first.shape[-1], grid.hop).to(first.device)
-    total, presence = torch.zeros_like(first), torch.zeros_like(first[:, :, 0])
+    total, shift = torch.zeros_like(first), torch.zeros_like(first[:, :, 0])
     for begin, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
         vectors = embedded(encoder, heard[..., begin:end].flatten(0, -2), model.sample_rate)
         found, rest = vectors.view(2, *query.shape)
         asked = refined(query, found, rest)
-        presence += share * model.presence(found, query)[..., None]
+        shift += share * model.evidence(found, query)[..., None]
         if model.kind == "query":  # its logits of a frame are of the maps of that frame alone
             near = share.nonzero()[:, 0]
             frames = slice(int(near[0]), int(near[-1]) + 1)
             total[..., frames] += share[frames] * model.combine(maps[..., frames], asked)
         else:
             total += share * model.combine(maps, asked)
-    return model.against_rivals(total, maps, presence)
+    return model.against_rivals(total, maps) + shift[:, :, None]
 
 
 def window_of(model: QueryNet, encoder: Encoder) -> float:

@@ -11,7 +11,7 @@ from sep.backbone import BackboneUNet
 from sep.device import autocast
 from sep.errors import ModelError
 from sep.joined import Joined
-from sep.presence import presence
+from sep.presence import evidence
 from sep.recall import Recall
 from sep.spectrogram import Spectrogram
 from sep.unet import UNet
@@ -124,24 +124,25 @@ class QueryNet(nn.Module):
         """Mask logits from `maps` (B, K, H, T) and queries (B, D) or (B, Q, D), as in `logits`."""
         return self._product(maps, query, self.synth_net)
 
-    def presence(self, found: Tensor, query: Tensor) -> Tensor:
-        """How surely sounds are what was asked (`sep.presence`); 1 where there is no memory.
-
-        Embeddings (..., D) of what was found and of the queries to (...) in [0, 1].
-        """
-        if not isinstance(self.recall, Recall):
-            return torch.ones_like(found[..., 0])
-        return presence(found, self.recall(query), normalize(self.recall.known, dim=-1))
-
-    def against_rivals(self, logits: Tensor, maps: Tensor, presence: Tensor) -> Tensor:
+    def against_rivals(self, logits: Tensor, maps: Tensor) -> Tensor:
         """Logits (B, Q, H, T) less what else is known (`sep.rivals`), where there is a memory.
 
-        `maps` are those that `maps` gave, `presence` (B, Q, T) is that of the queries.
+        `maps` are those that `maps` gave.
         """
         if not isinstance(self.recall, Recall):
             return logits
         known = self.synth_net.scale * self.prompt(normalize(self.recall.known, dim=-1))
-        return rivals.against(logits, self.base(maps), known, self.synth_net.bias, presence)
+        return rivals.against(logits, self.base(maps), known, self.synth_net.bias)
+
+    def evidence(self, found: Tensor, query: Tensor) -> Tensor:
+        """What sounds that were found add to their queries' logits (`sep.presence`).
+
+        Embeddings (..., D) of norm 1 of the sounds and of the queries to (...); 0 where there is no
+        memory.
+        """
+        if not isinstance(self.recall, Recall):
+            return torch.zeros_like(found[..., 0])
+        return evidence(found, self.recall(query), normalize(self.recall.known, dim=-1))
 
     def _product(self, maps: Tensor, query: Tensor, head: "_InnerProduct") -> Tensor:
         weight = head.scale * self.prompt(query)

@@ -1,19 +1,21 @@
-"""How surely a sound that was found is what was asked for."""
+"""How far a sound that was found speaks for what was asked."""
 
 from torch import Tensor
 
-# Chosen on 600 validation mixtures with the model that ships, and seen again on 600 others.
-SCORES = (-0.5, 1.5)  # standard scores from where a query begins to be there, and is there in full
+# Chosen on validation mixtures with the model that ships.
+SCORES = (-0.5, 1.5)  # standard scores between which a query goes from absent to present
+LESS, MORE = 1.5, 0.3  # taken from the logits of what is absent, added to those of what is present
 SPREAD = 1e-3  # the least standard deviation that scores are told by
 
 
-def presence(found: Tensor, asked: Tensor, known: Tensor) -> Tensor:
-    """Whether what was found is what was asked, from 0 to 1: (..., D) twice to (...).
+def evidence(found: Tensor, asked: Tensor, known: Tensor) -> Tensor:
+    """What to add to the mask logits of a query once its sound was heard: (..., D) twice to (...).
 
     The standard score z = (f . q - mean_c f . k_c) / std_c f . k_c says how much more like the
     query the sound f is than like the classes that are known, whatever cosines an encoder gives.
-    From 0 to 1 it counts linearly over `SCORES`. Asked by text for a sound that is there and for
-    one that is not, z is higher for the first in 86 % of pairs, the mean of the mask in 69 %.
+    Over `SCORES` the result goes linearly from -LESS to MORE. Asked by text for a sound that is
+    there and for one that is not, z is higher for the first in 86 % of pairs, the mean of the mask
+    in 69 %. What it is worth and what else was tried is in egs/open_sounds/RESULTS.md.
 
     Args:
         found: embeddings of sounds, of norm 1, or zeros for silence, which scores 0.
@@ -23,4 +25,4 @@ def presence(found: Tensor, asked: Tensor, known: Tensor) -> Tensor:
     score = (found * asked).sum(-1) - likeness.mean(-1)
     score = score / likeness.std(-1, correction=0).clamp(min=SPREAD)
     low, high = SCORES
-    return ((score - low) / (high - low)).clamp(0, 1)
+    return (LESS + MORE) * ((score - low) / (high - low)).clamp(0, 1) - LESS

@@ -3,38 +3,36 @@
 A network judges every query by itself, and where it is not sure it lets little through. But what
 is not asked for is likely something that it knows, too (`sep.recall`). So all that it knows is
 asked for, what answers where the query does not is found at every moment, and a part of that answer
-is taken away, as far as the query is there (`sep.presence`): what is not has nothing but rivals,
-and is let through less. It costs no further pass of the network, only sums of its maps. The rule is
-our own; what it is worth and what else was tried is in egs/open_sounds/RESULTS.md.
+is taken away. It costs no further pass of the network, only sums of its maps. The rule is our own;
+what it is worth and what else was tried is in egs/open_sounds/RESULTS.md.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-# Chosen on validation mixtures with the model that ships.
+# Chosen on 200 validation mixtures with the model that ships.
 SHARE = 0.25  # how much a rival counts
-MORE, LESS = 0.2, 1.5  # added to the logits of what is there, taken from those of what is not
 SHARPNESS = 100.0  # how much more the class counts that contradicts the query best
+HEARD = (0.15, 0.4)  # mean of the mask from where rivals begin to count, and count in full
 FRAMES = 127  # that are listened to around a moment: a Hann window of 2 s
 ROWS = 4  # from one row that is listened to to the next
 
 
-def against(logits: Tensor, maps: Tensor, known: Tensor, bias: Tensor, presence: Tensor) -> Tensor:
+def against(logits: Tensor, maps: Tensor, known: Tensor, bias: Tensor) -> Tensor:
     """Mask logits of queries, less those of their rivals.
 
     The agreement a_c(t) of a query's logits l and those r_c of class c is the mean of tanh(l / 2)
     tanh(r_c / 2), the product of their masks on a scale from -1 to 1, over every fourth row of a
     frame and over the frames around it. The rival is r(t) = sum_c w_c(t) r_c, where w(t) is the
-    softmax of -SHARPNESS a(t), and the result (1 - s) l - s r + MORE p - LESS (1 - p) with
-    s = SHARE p for the presence p(t). In a mixture of two whose masks add up to 1, r is -l, and the
-    rival changes nothing.
+    softmax of -SHARPNESS a(t), and the result (1 - s) l - s r. In a mixture of two whose masks add
+    up to 1, r is -l and the result l. s(t) is `SHARE` where the query is heard, and 0 where its
+    mask is all but empty (`HEARD`): what is not there has nothing but rivals.
 
     Args:
         logits: (B, Q, H, T) of the queries.
         maps: (B, K, H, T) of the network.
         known: (L, K) weights of the maps for the classes; bias: (1,) of their logits.
-        presence: (B, Q, T) from 0 to 1.
 
     Returns:
         (B, Q, H, T).
@@ -45,9 +43,10 @@ def against(logits: Tensor, maps: Tensor, known: Tensor, bias: Tensor, presence:
     agreement = _around((asked * answers).mean(3))
     weight = torch.softmax(-SHARPNESS * agreement, 2)  # (B, Q, L, T)
     rival = torch.einsum("bqkt,bkht->bqht", torch.einsum("bqlt,lk->bqkt", weight, known), maps)
-    there = presence[:, :, None]
-    share = SHARE * there
-    return (1 - share) * logits - share * (rival + bias) + MORE * there - LESS * (1 - there)
+    low, high = HEARD
+    heard = _around(torch.sigmoid(logits).mean(2))  # (B, Q, T)
+    share = SHARE * ((heard - low) / (high - low)).clamp(0, 1)[:, :, None]
+    return (1 - share) * logits - share * (rival + bias)
 
 
 def _around(values: Tensor) -> Tensor:

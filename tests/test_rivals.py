@@ -19,22 +19,23 @@ def column(*values: float) -> torch.Tensor:
 def test_what_answers_where_the_query_does_not_is_taken_away_by_hand():
     maps = torch.cat([column(4, -4), column(-1, 3)], 1)
     known = torch.eye(2)  # the first class is what is asked for, the second contradicts it
-    there, none = torch.ones(1, 1, 1), torch.zeros(1)
-    found = rivals.against(column(4, -4), maps, known, none, there)
-    # a quarter of the rival: 3/4 (4, -4) - 1/4 (-1, 3), and .2 more, as it is there
-    torch.testing.assert_close(found, column(3.45, -3.55), atol=1e-5, rtol=0)
+    found = rivals.against(column(4, -4), maps, known, torch.zeros(1))
+    # a quarter of the rival: 3/4 (4, -4) - 1/4 (-1, 3); the mask's mean is 1/2, so it is heard
+    torch.testing.assert_close(found, column(3.25, -3.75), atol=1e-5, rtol=0)
     opposite = torch.cat([column(4, -4), column(-4, 4)], 1)  # masks that add up to 1
-    found = rivals.against(column(4, -4), opposite, known, none, there)
-    torch.testing.assert_close(found, column(4.2, -3.8), atol=1e-5, rtol=0)
+    found = rivals.against(column(4, -4), opposite, known, torch.zeros(1))
+    torch.testing.assert_close(found, column(4, -4), atol=1e-5, rtol=0)
 
 
-def test_rivals_count_as_far_as_the_query_is_there():
-    maps, known, bias = column(-3, 1), torch.ones(1, 1), torch.tensor([2.0])  # the class's, too
-    logits = column(1, -2)
-    absent = rivals.against(logits, maps, known, bias, torch.zeros(1, 1, 1))
-    torch.testing.assert_close(absent, column(-0.5, -3.5))
-    half = rivals.against(logits, maps, known, bias, torch.full((1, 1, 1), 0.5))
-    torch.testing.assert_close(half, 0.875 * logits - 0.125 * (maps + 2) + 0.1 - 0.75)
+def test_rivals_count_as_far_as_the_query_is_heard():
+    maps, known = column(-3, 1), torch.ones(1, 1)
+    silent = column(-6, -6)
+    assert torch.equal(rivals.against(silent, maps, known, torch.zeros(1)), silent)
+    # the mean of the mask lies in the middle of HEARD, so that half of SHARE counts
+    half = torch.tensor(0.275).logit()
+    logits = half.expand(1, 1, 2 * rivals.ROWS, 1)
+    wanted = 0.875 * logits - 0.125 * (maps + 2)  # the bias is the class's, too
+    torch.testing.assert_close(rivals.against(logits, maps, known, torch.tensor([2.0])), wanted)
 
 
 @torch.no_grad()
@@ -42,14 +43,12 @@ def test_rivals_are_of_the_moment_and_do_not_turn_on_where_a_recording_is_cut():
     torch.manual_seed(0)
     maps, known = 3 * torch.randn(2, MAPS, 8, 600), torch.randn(40, MAPS)
     logits, bias = 2 * torch.randn(2, 2, 8, 600), torch.tensor([0.3])
-    there = torch.rand(2, 2, 600)
-    whole = rivals.against(logits, maps, known, bias, there)
+    whole = rivals.against(logits, maps, known, bias)
     reach = rivals.FRAMES // 2
-    cut = (x[..., 200:500] for x in (logits, maps))
-    part = rivals.against(*cut, known, bias, there[..., 200:500])
+    part = rivals.against(logits[..., 200:500], maps[..., 200:500], known, bias)
     inner = slice(reach, 300 - reach)
     torch.testing.assert_close(part[..., inner], whole[..., 200:500][..., inner])
-    one = rivals.against(logits[:1, 1:], maps[:1], known, bias, there[:1, 1:])  # nor of others
+    one = rivals.against(logits[:1, 1:], maps[:1], known, bias)  # neither on the other queries
     torch.testing.assert_close(one[0, 0], whole[0, 1])
 
 
@@ -68,16 +67,14 @@ def test_refined_queries_meet_the_rivals_that_the_memory_holds(kind):
     magnitude = torch.rand(1, 513, 64)
     maps, query = model.maps(magnitude), encoder.embed_text(["a cat"])[None]
     logits = model.combine(maps, query)
-    there = torch.full(logits.shape[:2] + logits.shape[3:], 0.25)
-    changed = model.against_rivals(logits, maps, there)
+    changed = model.against_rivals(logits, maps)
     assert changed.shape == logits.shape and not torch.allclose(changed, logits)
-    without = plain.against_rivals(logits, plain.maps(magnitude), there)
-    assert torch.equal(without, logits)  # no memory
+    assert torch.equal(plain.against_rivals(logits, plain.maps(magnitude)), logits)  # no memory
     wave = 0.1 * torch.randn(1, 20_000)
     wanted = model.maps(model.spectrogram.stft(wave).abs())
+    wanted = model.against_rivals(model.combine(wanted, query), wanted)
+    wanted = wanted + model.evidence(torch.zeros_like(query), query)[..., None, None]
     found = feedback.logits(model, Deaf(encoder.window), wave, query)
-    there = torch.full(found.shape[:2] + found.shape[3:], 0.25)  # of silence
-    wanted = model.against_rivals(model.combine(wanted, query), wanted, there)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
