@@ -130,6 +130,8 @@ def run(cfg: DictConfig) -> None:
     if len(there) < len(cases):
         say(f"{len(cases) - len(there)} of {len(cases)} mixtures are not there; left out")
     separator = Separator.from_pretrained(cfg.separator, cfg.device)
+    if cfg.refine is None:
+        cfg.refine = separator.refines
     rows, begun = [], time.monotonic()
     spoke = begun
     for case in there[: cfg.most]:

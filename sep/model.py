@@ -88,6 +88,11 @@ class QueryNet(nn.Module):
         """Rate of the waveforms in Hz."""
         return self.spectrogram.sample_rate
 
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a memory of what was learned (`sep.recall`)."""
+        return isinstance(self.recall, Recall)
+
     def logits(self, magnitude: Tensor, query: Tensor) -> Tensor:
         """Mask logits on the log-frequency grid.
 
@@ -129,7 +134,7 @@ class QueryNet(nn.Module):
 
         `maps` are those that `maps` gave.
         """
-        if not isinstance(self.recall, Recall):
+        if not self.remembers:
             return logits
         known = self.synth_net.scale * self.prompt(normalize(self.recall.known, dim=-1))
         return rivals.against(logits, self.base(maps), known, self.synth_net.bias)
@@ -140,7 +145,7 @@ class QueryNet(nn.Module):
         Embeddings (..., D) of norm 1 of the sounds and of the queries to (...); 0 where there is no
         memory.
         """
-        if not isinstance(self.recall, Recall):
+        if not self.remembers:
             return torch.zeros_like(found[..., 0])
         return evidence(found, self.recall(query), normalize(self.recall.known, dim=-1))
 

@@ -111,6 +111,11 @@ class Separator:
         texts = TextCache(encoder) if encoder.text_apart else None
         return cls(model, encoder, place, embed_text=texts)
 
+    @property
+    def refines(self) -> bool:
+        """Whether files and waveforms are refined unless told otherwise."""
+        return self.model.remembers
+
     def query(self, **queries: Any) -> Tensor:
         """Embed a query as (D,); arguments and errors as in `sep.query.embed_query`."""
         return embed_query(self.encoder, **queries, embed_text=self.embed_text)
@@ -139,7 +144,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
-        refine: bool = False,
+        refine: bool | None = None,
         sharpness: float = 1.0,
         query: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -157,7 +162,8 @@ class Separator:
             candidates: how many readings of the network to try (`sep.candidates`); the more similar
                 to the query a result, the more it weighs.
             refine: separate twice, the second time by the query and what it found around each
-                moment (`sep.feedback`), less what else the model knows (`sep.rivals`).
+                moment (`sep.feedback`), less what else the model knows (`sep.rivals`). None does
+                so where the model has a memory, as the one that ships; False is twice as fast.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.
@@ -194,7 +200,7 @@ class Separator:
         *,
         queries: Sequence[Query],
         candidates: int = 1,
-        refine: bool = False,
+        refine: bool | None = None,
         sharpness: float = 1.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Split:
@@ -259,7 +265,7 @@ class Separator:
         negative: Any = None,
         weights: Mapping[str, float] | None = None,
         candidates: int = 1,
-        refine: bool = False,
+        refine: bool | None = None,
         sharpness: float = 1.0,
         query: Tensor | None = None,
         subtype: str | None = None,
@@ -311,7 +317,7 @@ class Separator:
         *,
         queries: Sequence[Query],
         candidates: int = 1,
-        refine: bool = False,
+        refine: bool | None = None,
         sharpness: float = 1.0,
         subtype: str | None = None,
         clip: str = "none",
@@ -432,7 +438,8 @@ class Separator:
                 are left out.
             sample_rate: in Hz.
             query: a text, a mapping with arguments of `query`, or the vector that it returns.
-            refine: as in `separate`, by what is heard within the lag.
+            refine: as in `separate`, by what is heard within the lag; not unless asked for, as it
+                takes more than twice the time.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             peak: largest magnitude to come; the parts are rounded to 24 bits below it, so that
                 they add up exactly.
@@ -491,9 +498,9 @@ class Separator:
         return query.float()
 
     def _masking(
-        self, queries: Tensor, readings: Sequence[Reading], refine: bool, keep: bool = False
+        self, queries: Tensor, readings: Sequence[Reading], refine: bool | None, keep: bool = False
     ) -> Masking:
-        if not refine:
+        if not (self.refines if refine is None else refine):
             return Masking(self.model, queries, readings, keep)
         stride = self.chunking.stride  # in whole windows, so that segments hear alike
         window = stride / max(1, round(stride / window_of(self.model, self.encoder)))
@@ -517,7 +524,7 @@ class Separator:
         scan: Scan,
         queries: Tensor,
         tried: list[Variant],
-        refine: bool,
+        refine: bool | None,
     ) -> Reading:
         """The blend of the variants whose targets are similar to the queries."""
         count, readings = len(queries), [alone(v) for v in tried]
@@ -536,7 +543,7 @@ class Separator:
         scan: Scan,
         queries: Tensor,
         reading: Reading,
-        refine: bool,
+        refine: bool | None,
     ) -> float:
         """Largest magnitude of all parts, 1 or more."""
         peak = 1.0
@@ -551,7 +558,7 @@ class Separator:
         scan: Scan,
         queries: Tensor,
         reading: Reading,
-        refine: bool,
+        refine: bool | None,
         ears: Sequence[Ear],
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """`sep.stream.separated` of a file."""

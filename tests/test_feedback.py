@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from encoders import precision
-from sep import audio, feedback
+from sep import audio, feedback, hub
 from sep.chunk import Chunking
 from sep.separator import Separator
 
@@ -137,6 +137,25 @@ def test_files_and_waveforms_are_refined_alike(separator, queries, tmp_path):
     made = separator.split(mixture, 16_000, queries=list(queries), refine=True)
     for name, target in zip(names, made.targets, strict=True):
         torch.testing.assert_close(audio.read(name)[0], target, atol=1e-4, rtol=0)
+
+
+def test_what_has_a_memory_refines_unless_told_otherwise(separator, queries, tmp_path):
+    encoder, mixture = separator.encoder, noise(1, 20_000)
+    recalling = hub.extend(separator.model, "query", recall={"count": 3, "beta": 7.0})
+    recalling.amp = False
+    recalling.recall.known.copy_(encoder.embed_text(["a dog", "rain", "a bell"]))
+    remembering = Separator(recalling, encoder, "cpu", separator.chunking)
+    audio.write(tmp_path / "x.wav", mixture, 16_000, "FLOAT")
+    for each, refines in ((separator, False), (remembering, True)):
+        assert each.refines is refines
+        plain, refined, found = (
+            each.separate(mixture, 16_000, query=queries[0], refine=refine).target
+            for refine in (False, True, None)
+        )
+        assert (plain - refined).abs().max() > 1e-3
+        torch.testing.assert_close(found, refined if refines else plain)
+        each.separate_file(tmp_path / "x.wav", tmp_path / "y.wav", query=queries[0])
+        torch.testing.assert_close(audio.read(tmp_path / "y.wav")[0], found, atol=1e-5, rtol=0)
 
 
 def test_silence_stays_silent(separator):

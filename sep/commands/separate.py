@@ -99,9 +99,10 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--refine",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="separate twice, the second time by the query and what it found around each moment, "
-        "less what else the model knows; takes about twice as long",
+        "less what else the model knows; --no-refine is twice as fast (default: where the model "
+        "has a memory of what it knows, as the one that ships)",
     )
     add(
         "--sharpness",
@@ -152,7 +153,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--figure",
         metavar="FILE.png",
         help="picture of one recording, its masks and targets, and the prior of a model with one "
-        "(with --refine that of the first of its two masks)",
+        "(where results are refined that of the first of two masks)",
     )
     add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
     existing = group.add_mutually_exclusive_group()
@@ -304,7 +305,8 @@ class Worker:
         if options.figure:
             from sep.figure import Picture
 
-            picture = Picture(self.separator.model, self.names, queries, options.refine)
+            refine = self.separator.refines if options.refine is None else options.refine
+            picture = Picture(self.separator.model, self.names, queries, refine)
         result = self.separator.split_file(
             job.source,
             job.targets or None,

@@ -160,6 +160,7 @@ def build_page(service: Service) -> gradio.Blocks:
                 text = gradio.Textbox(label="What to take out", placeholder="a dog barking")
                 refine = gradio.Checkbox(
                     label="Refine",
+                    value=service.separator.refines,
                     info="Finds more of the sound in most recordings; takes about twice as long.",
                 )
                 with gradio.Accordion("Example sound, picture, not wanted", open=False) as more:

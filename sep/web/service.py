@@ -62,7 +62,7 @@ class Service:
         sound: str | Path | None = None,
         image: str | Path | None = None,
         negative: str | None = None,
-        refine: bool = False,
+        refine: bool | None = None,
         progress: Callable[[float, str], None] = lambda share, doing: None,
     ) -> Result:
         """Separate a recording.
@@ -111,7 +111,7 @@ class Service:
         home: Path,
         source: str | Path | None,
         asked: tuple,
-        refine: bool,
+        refine: bool | None,
         progress: Callable[[float, str], None],
     ) -> Result:
         def step(share: float, doing: str) -> None:
@@ -127,6 +127,8 @@ class Service:
         query = self._query(*asked)
         stem = recording.shortened(source.stem, ".residual.wav")
         parts = [home / f"{stem}.{part}.wav" for part in ("target", "residual")]
+        if refine is None:
+            refine = self.separator.refines
         picture = Picture(self.separator.model, ["target"], query[None], refine)
         found = self.separator.split_file(
             source,
