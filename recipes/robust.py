@@ -9,7 +9,8 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 # isort: split
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sep.metrics.conditions import Conditions
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.sisdr import si_sdr
 from sep.metrics.statistics import paired, summarise
-from sep.model import QueryNet
+from sep.metrics.system import REFINE, best, estimates, is_refined
 from sep.program import guarded, say
 from sep.query import TEMPLATES
 from sep.separator import SHIPPED
@@ -39,13 +40,14 @@ Scores = dict[str, Tensor]  # (n,) in dB: of the mixture, of the estimate, and t
 
 
 def named(models: list[Any], exp: Path) -> dict[str, Path]:
-    """Model folders by name."""
+    """Model folders by name, which ends in +refine where queries are to be refined."""
     found: dict[str, Path] = {}
     for entry in models:
         if isinstance(entry, dict):
             found |= {str(name): Path(folder) for name, folder in entry.items()}
         else:
-            found[entry] = SHIPPED if entry == "shipped" else exp / entry / "best"
+            shipped = entry.removesuffix(REFINE) == "shipped"
+            found[entry] = SHIPPED if shipped else best(exp, entry)
     if not found:
         raise OptionError("models: name one, such as models=[rl] or models=[shipped]")
     return found
@@ -107,16 +109,23 @@ def embedded(encoder, wanted: Iterable[str | tuple[str, ...]]) -> Tensor:
 
 @torch.inference_mode()
 def scored(
-    model: QueryNet, mixture: Tensor, target: Tensor, queries: Tensor, batch: int
+    separate: Callable[[Tensor, Tensor], Tensor],
+    mixture: Tensor,
+    target: Tensor,
+    queries: Tensor,
+    batch: int,
+    device: torch.device,
 ) -> list[Scores]:
     """Scores of each query of mixtures (n, N) that hold targets (n, N); queries are (n, Q, D).
 
+    `separate` maps mixtures (B, N) and queries (B, Q, D) to estimates (B, Q, N).
+
     NaN where mixture, target or query is silent; no gain is defined where nothing is to be removed.
     """
-    device, parts = model.spectrogram.window.device, []
+    parts = []
     for k in range(0, len(mixture), batch):
         rows = slice(k, k + batch)
-        estimate = model.separate(mixture[rows].to(device), queries[rows].to(device)).cpu()
+        estimate = separate(mixture[rows].to(device), queries[rows].to(device)).cpu()
         parts.append(si_sdr(estimate, target[rows, None]))
     after, before = torch.cat(parts), si_sdr(mixture, target)  # (n, Q), (n,)
     after[~queries.any(-1)] = float("nan")
@@ -124,13 +133,16 @@ def scored(
     return [{"mixture": before, "estimate": a, "gain": a - before} for a in after.unbind(1)]
 
 
-def evaluate(folder: Path, clips: EvaluationSet, cfg: DictConfig) -> dict[str, Scores]:
+def evaluate(
+    folder: Path, clips: EvaluationSet, cfg: DictConfig, refine: bool = False
+) -> dict[str, Scores]:
     """Scores of a model by condition and by wording."""
     device = resolve(cfg.device)
     model = hub.from_pretrained(folder, device).eval()
     if model.sample_rate != SAMPLE_RATE:
         raise ModelError(f"{folder}: is for {model.sample_rate} Hz, the data are at {SAMPLE_RATE}")
     encoder = hub.load_encoder(folder, device)
+    separate = partial(estimates, model, encoder if refine else None)
     labels = [[m.label, *m.interferer_labels] for m in clips.mixtures]
     names = sorted({name for row in labels for name in row})
     vectors = embed_labels(encoder, names)
@@ -142,7 +154,8 @@ def evaluate(folder: Path, clips: EvaluationSet, cfg: DictConfig) -> dict[str, S
     found, asides = {}, {}
     for name, (mixture, target) in Conditions(clips.sources, labels, names, near, cfg.seed):
         queries = [asked, *(others.values() if name == PLAIN else ())]
-        found[name], *more = scored(model, mixture, target, torch.stack(queries, 1), cfg.batch)
+        asking = torch.stack(queries, 1)
+        found[name], *more = scored(separate, mixture, target, asking, cfg.batch, device)
         asides |= {f"asked by {w}": s for w, s in zip(others, more, strict=False)}
         say(f"{name}: {found[name]['estimate'].nanmean():.2f} dB")
     return found | asides
@@ -175,7 +188,7 @@ def run(cfg: DictConfig) -> None:
     found = {}
     for name, folder in folders.items():
         say(f"{name}: {len(clips)} mixtures, {folder}")
-        found[name] = evaluate(folder, clips, cfg)
+        found[name] = evaluate(folder, clips, cfg, is_refined(name))
     page, numbers = table(found, cfg.seed)
     rows = [
         {"id": id_, "system": model, "condition": name, "label": label}

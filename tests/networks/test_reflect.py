@@ -38,8 +38,9 @@ def test_masks_are_those_of_the_base_until_it_is_trained(shape, frames):
     model, query, magnitude = base(), torch.randn(*shape), torch.rand(2, 513, frames)
     larger = hub.extend(model, "reflect")
     with torch.no_grad():
-        assert torch.equal(larger(magnitude, query), model(magnitude, query))
-        assert not torch.equal(trained()(magnitude, query), model(magnitude, query))
+        wanted = model(magnitude, query)  # but for the last bit, by which matrix kernel is taken
+        torch.testing.assert_close(larger(magnitude, query), wanted, atol=1e-6, rtol=1e-5)
+        assert (trained()(magnitude, query) - wanted).abs().max() > 1e-3
 
 
 def test_all_forms_of_query_give_the_same_masks():
@@ -56,7 +57,8 @@ def test_one_pass_gives_the_masks_of_the_base():
     model, magnitude, query = trained(), torch.rand(1, 513, 16), torch.randn(1, 8)
     model.passes = 1
     with torch.no_grad():
-        assert torch.equal(model(magnitude, query), base()(magnitude, query))
+        wanted = base()(magnitude, query)
+        torch.testing.assert_close(model(magnitude, query), wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_what_the_second_pass_sees_by_hand():

@@ -26,11 +26,12 @@ def call(home, *arguments):
 
 
 def test_it_scores_every_condition_and_wording_of_every_model(home, model_dir):
-    models = f"models=[{{one: {model_dir}}},{{two: {model_dir}}}]"
+    models = f"models=[{{one: {model_dir}}},{{two: {model_dir}}},{{one+refine: {model_dir}}}]"
     done = call(home, models, "synonyms=words.tsv", "out=found")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((home / "found/summary.json").read_text())
     assert found["as they are"]["one"]["gain"] == found["as they are"]["two"]["gain"]
+    assert found["as they are"]["one+refine"]["gain"] != found["as they are"]["one"]["gain"]
     plain, quiet, alone = (found[n]["one"] for n in ("as they are", "20 dB quieter", "1 source"))
     assert plain["gain"]["n"] == 4 and alone["gain"]["n"] == 0 and alone["estimate"]["n"] == 4
     assert quiet["mixture"]["mean"] == pytest.approx(plain["mixture"]["mean"], abs=1e-4)
