@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from encoders.base import Encoder
+from encoders.precision import exact
 from sep.model import QueryNet
 
 # Chosen on 200 validation mixtures with the model that ships.
@@ -90,11 +91,15 @@ def separate(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> 
 
 
 def embedded(encoder: Encoder, waves: Tensor, sample_rate: int, batch: int = 8) -> Tensor:
-    """Sounds (B, N) to (B, D) of norm 1, zeros for silent ones, which encoders refuse."""
+    """Sounds (B, N) to (B, D) of norm 1, zeros for silent ones, which encoders refuse.
+
+    In float32: where segments overlap, their sounds differ by little, and so must the queries.
+    """
     vectors = torch.zeros(len(waves), encoder.dim, device=waves.device)
     heard = (waves.abs().amax(-1) > SILENCE).nonzero()[:, 0]
-    for rows in heard.split(batch) if len(heard) else ():
-        vectors[rows] = encoder.embed_audio(waves[rows], sample_rate).float()
+    with exact():
+        for rows in heard.split(batch) if len(heard) else ():
+            vectors[rows] = encoder.embed_audio(waves[rows], sample_rate).float()
     return vectors
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from toys import RATE, tone
 
 import encoders
-from encoders import EncoderError, lite0, minilm
+from encoders import EncoderError, lite0, minilm, precision
 
 
 def noise(rows: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -223,3 +223,15 @@ def test_lite0_agrees_with_timm():
             net.forward_head(maps, pre_logits=True), expected.forward_head(maps, pre_logits=True)
         )
         assert torch.equal(net(picture), expected(picture))
+
+
+def test_what_must_be_exact_is_heard_in_float32(small, monkeypatch):
+    wave, cpu = noise(2, 64_000), torch.device("cpu")
+    before = precision.half_precision(cpu)
+    with torch.no_grad():
+        with precision.exact():
+            assert not precision.half_precision(cpu)
+            found = small.embed_audio(wave, RATE)
+        assert precision.half_precision(cpu) == before
+        monkeypatch.setattr(precision, "half_precision", lambda device: False)
+        torch.testing.assert_close(found, small.embed_audio(wave, RATE), atol=0, rtol=0)
