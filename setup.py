@@ -29,6 +29,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "threadpoolctl>=3.1",
+        "filelock>=3.13",
         "soundfile>=0.13",
         "soxr>=0.5",
         "hydra-core>=1.3",

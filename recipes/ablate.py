@@ -22,6 +22,7 @@ import hydra
 import rl as policy_recipe
 import torch
 import train as supervised_recipe
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -221,19 +222,23 @@ def tuned(cfg: DictConfig, name: str, own: DictConfig) -> Path:
 
 
 def done(own: DictConfig, program: Callable[[DictConfig], None]) -> Path:
-    """Folder of a run, made unless it is there.
+    """Folder of a run, made unless it is there; one process makes it while others wait.
 
     Raises:
         OptionError: it is there, but was made with other settings.
     """
     folder, settings = Path(own.exp) / own.out, OmegaConf.to_yaml(own, resolve=True)
     known = folder / "settings.yaml"
-    if known.exists() and known.read_text() != settings:
-        raise OptionError(f"{folder}: was run with other settings; remove it or give another out")
-    if not (folder / "finished").exists():
-        report.write_text(known, settings)
-        program(own)
-        (folder / "finished").touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if known.exists() and known.read_text() != settings:
+            raise OptionError(
+                f"{folder}: was run with other settings; remove it or give another out"
+            )
+        if not (folder / "finished").exists():
+            report.write_text(known, settings)
+            program(own)
+            (folder / "finished").touch()
     return folder
 
 
