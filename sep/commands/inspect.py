@@ -1,6 +1,7 @@
 """`sep inspect`: what a recording is, how loud, and what is heard in it."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,13 @@ def _described(name: str) -> str:
     for block in audio.blocks(name):
         level.push(block)
     channels = "1 channel" if head.channels == 1 else f"{head.channels} channels"
+    measured = not math.isnan(level.loudness)
+    loudness = f"loudness {level.loudness:.1f} LUFS" if measured else "too short for a loudness"
     return (
         f"{name}: {head.format} {head.subtype}, {head.sample_rate} Hz, {channels}, "
         f"{head.duration_s:.2f} s\n"
         f"  peak {level.peak_db:.1f} dBFS, RMS {level.rms_db:.1f} dBFS, "
-        f"loudness {level.loudness:.1f} LUFS, {level.clipped} samples at full scale"
+        f"{loudness}, {level.clipped} samples at full scale"
     )
 
 

@@ -56,12 +56,13 @@ def test_a_recording_is_described_with_what_is_heard(labelled, make_wav, capsys)
 
 
 def test_inspecting_goes_on_without_classes_and_after_broken_files(make_wav, capsys):
-    make_wav("x.wav", 0.5)
+    make_wav("x.wav", 0.3)
     Path("no.wav").write_text("hello")
     Path("classes.txt").write_text("a dog\nwind\n")
     assert cli.main(["inspect", "no.wav", "x.wav"]) == 1
     shown = capsys.readouterr()
     assert "no.wav: not a readable" in shown.err and "x.wav: WAV" in shown.out
+    assert "dBFS, too short for a loudness, 0 samples" in shown.out
     assert "classes not looked for" in shown.out
     assert cli.main(["inspect", "x.wav", "--classes", "classes.txt"]) == 0
     assert "a dog" in capsys.readouterr().out
