@@ -33,7 +33,7 @@ from sep import hub
 from sep.candidates import variants
 from sep.device import resolve
 from sep.errors import OptionError
-from sep.metrics import ablation, baselines, figures, report, results, semantic
+from sep.metrics import ablation, baselines, figures, report, results, semantic, system
 from sep.metrics.evaluation import EvaluationSet
 from sep.metrics.sisdr import si_sdr_improvement
 from sep.model import QueryNet
@@ -66,6 +66,9 @@ Each row and its control were trained by these commands, here for seed {seed}. F
 """
 BLENDED = """\
 Of every row, not of the controls, {count} candidates are blended by what the encoder hears in each.
+"""
+REFINED = """\
+The queries of all, of rows and controls, are refined by what they find (`sep.feedback`).
 """
 
 
@@ -117,7 +120,8 @@ class Listener:
     def separate(self, model: QueryNet, mixture: Tensor, query: Tensor, candidates: int) -> Tensor:
         """Targets (B, Q, N) of mixtures (B, N) and queries (B, Q, D)."""
         if candidates == 1:
-            return model.separate(mixture, query)
+            ear = self.encoder if self.cfg.refine else None
+            return system.estimates(model, ear, mixture, query)
         nothing = mixture[:0]
         cases = (
             baselines.Case(mixture, nothing, one, nothing, model, self.encoder)
@@ -156,7 +160,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 def scored(folder: Path, listener: Listener, candidates: int = 1) -> list[dict[str, Any]]:
     """Rows of the model of a run; scored first where that is missing."""
     name = f"scores_{listener.cfg.split}_{len(listener.clips)}"
-    path = folder / f"{name}{f'_{candidates}' if candidates > 1 else ''}.csv"
+    how = f"_{candidates}" if candidates > 1 else "_refined" if listener.cfg.refine else ""
+    path = folder / f"{name}{how}.csv"
     if not path.exists():
         model = hub.from_pretrained(folder / "last", listener.device)
         report.write_csv(path, listener.score(model, candidates))
@@ -275,6 +280,8 @@ def command(program: str, words: list[str]) -> str:
 def run(cfg: DictConfig) -> None:
     """Train, score, compare, write."""
     variants(cfg.candidates)  # refuses a wrong number before anything is trained
+    if cfg.refine and cfg.candidates > 1:
+        raise OptionError("refine=true: candidates are not refined here; leave candidates=1")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     listener, out = Listener(cfg), Path(cfg.out)
@@ -290,6 +297,8 @@ def run(cfg: DictConfig) -> None:
     )
     if cfg.candidates > 1:
         note += BLENDED.format(count=cfg.candidates)
+    if cfg.refine:
+        note += REFINED
     curves = {
         shown: {name: ablation.efficiency(row, measure) for name, row in rows.items()}
         for measure, shown in MEASURES.items()

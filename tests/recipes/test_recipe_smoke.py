@@ -247,6 +247,9 @@ def test_an_ablation_is_run_once_and_written_as_a_page(finished):
     blended = succeed(exp, *sweep, "candidates=3")
     assert "3 candidates are blended" in blended.stdout
     assert all(path.stat().st_mtime == time for path, time in trained.items())
+    refined = succeed(exp, *sweep, "refine=true")
+    assert "are refined by what they find" in refined.stdout
+    assert (exp / "ablation" / "base" / "0" / "scores_test_4_refined.csv").is_file()
     done = program(exp, *sweep, "candidates=12", "rows=[direct]")
     assert done.returncode == 1 and "candidates 12: try 1 to 9" in done.stderr
     assert not (exp / "ablation" / "direct").exists()
