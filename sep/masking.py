@@ -28,6 +28,7 @@ class Masking:
         encoder: refines the queries by what they find (`sep.feedback`); None leaves them.
         window: samples that it hears at once. Where segments begin at multiples of it, neighbours
             hear the same.
+        each: whether every row gets masks of its own, by what the network hears in it.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Masking:
         keep: bool = False,
         encoder: Encoder | None = None,
         window: float | None = None,
+        each: bool = False,
     ):
         self.model, self.readings, self.keep = model, readings, keep
-        self.encoder, self.window = encoder, window
+        self.encoder, self.window, self.each = encoder, window, each
         self.steady = steady(model)
         self.device = model.spectrogram.window.device
         self.queries = queries.to(self.device)
@@ -52,7 +54,7 @@ class Masking:
         return len(self.readings) * len(self.queries)
 
     def __call__(self, segments: Tensor) -> Tensor:
-        """Map (B, R, n), whose first row the network hears, to (B, R, K, Q, n)."""
+        """Map (B, R, n), whose first row the network hears, or each, to (B, R, K, Q, n)."""
         return self._masked(self.steady, segments)
 
     def whole(self, wave: Tensor) -> Tensor:
@@ -62,14 +64,15 @@ class Masking:
     def _masked(self, model: QueryNet, segments: Tensor) -> Tensor:
         grid = model.spectrogram
         spectra = grid.stft(segments)
-        logits = self._logits(model, segments[:, 0], spectra[:, 0].abs())
-        results = [
-            grid.istft(spectra[:, :, None] * self._masks(logits, r)[:, None], segments.shape[-1])
-            for r in self.readings
-        ]
+        rows = segments.shape[1] if self.each else 1
+        logits = [self._logits(model, segments[:, r], spectra[:, r].abs()) for r in range(rows)]
+        results = []
+        for reading in self.readings:
+            masks = torch.stack([self._masks(row, reading) for row in logits], dim=1)
+            results.append(grid.istft(spectra[:, :, None] * masks, segments.shape[-1]))
         masked = torch.stack(results, dim=2)
         if self.keep:  # last, as a segment that there is no room for is masked again in pieces
-            self.kept.extend(logits.half().cpu())
+            self.kept.extend(logits[0].half().cpu())
         return masked
 
     def masks(self, seams: list[tuple[int, int]], reading: Reading) -> Tensor:

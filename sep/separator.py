@@ -45,7 +45,8 @@ class Separator:
 
     The network runs at its own rate (16 kHz). Its target is brought to the input's rate and the
     residual is the input minus that, so what lies above half the model's rate stays in the
-    residual. One mask, from the mid signal, serves all channels, so the stereo image is kept.
+    residual. One mask, from the mid signal, serves all channels, so the stereo image is kept, or
+    each channel has its own.
 
     Args:
         model: the separator network.
@@ -53,6 +54,8 @@ class Separator:
         device: where both compute.
         chunking: how long recordings are cut, in samples at the model's rate.
         embed_text: embeds texts in place of the encoder, such as its `encoders.texts.TextCache`.
+        each_channel: give every channel a mask of its own, by what is heard in it, for sounds that
+            lie in different channels; takes as much longer as there are channels, and once more.
 
     Raises:
         SepError: a chunking that is not aligned to the hop of the spectrogram.
@@ -65,8 +68,9 @@ class Separator:
         device: str | torch.device = "cpu",
         chunking: Chunking | None = None,
         embed_text: Callable[[Sequence[str]], Tensor] | None = None,
+        each_channel: bool = False,
     ):
-        self.device = torch.device(device)
+        self.device, self.each_channel = torch.device(device), each_channel
         self.model = model.to(self.device).eval()
         self.encoder = encoder.to(self.device)
         self.embed_text = embed_text or encoder.embed_text
@@ -82,7 +86,9 @@ class Separator:
             raise SepError(f"chunks must start at multiples of the hop: align={hop} or a multiple")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path | None = None, device: str = "auto") -> "Separator":
+    def from_pretrained(
+        cls, folder: str | Path | None = None, device: str = "auto", each_channel: bool = False
+    ) -> "Separator":
         """Load a model folder: config.json, model.safetensors and encoder/.
 
         Texts are embedded through the user's cache where that spares a tower (`encoders.texts`).
@@ -90,6 +96,7 @@ class Separator:
         Args:
             folder: by default what `default_model` finds.
             device: auto, cpu, cuda, cuda:N or mps.
+            each_channel: as of the class.
 
         Raises:
             ModelError: no such folder, or one that is damaged.
@@ -109,7 +116,7 @@ class Separator:
                 f"{model.config['embed_dim']}; copy or train the model again"
             )
         texts = TextCache(encoder) if encoder.text_apart else None
-        return cls(model, encoder, place, embed_text=texts)
+        return cls(model, encoder, place, embed_text=texts, each_channel=each_channel)
 
     @property
     def refines(self) -> bool:
@@ -501,10 +508,10 @@ class Separator:
         self, queries: Tensor, readings: Sequence[Reading], refine: bool | None, keep: bool = False
     ) -> Masking:
         if not (self.refines if refine is None else refine):
-            return Masking(self.model, queries, readings, keep)
+            return Masking(self.model, queries, readings, keep, each=self.each_channel)
         stride = self.chunking.stride  # in whole windows, so that segments hear alike
         window = stride / max(1, round(stride / window_of(self.model, self.encoder)))
-        return Masking(self.model, queries, readings, keep, self.encoder, window)
+        return Masking(self.model, queries, readings, keep, self.encoder, window, self.each_channel)
 
     def _adder(self, masking: Masking) -> OverlapAdd:
         """Joins segments; the separator remembers where there was room for smaller ones only."""

@@ -1,5 +1,6 @@
 """Masks of several queries share what there is."""
 
+import pytest
 import torch
 
 from sep.candidates import Variant, alone
@@ -39,3 +40,22 @@ def test_each_query_of_several_is_masked_as_it_would_be_alone(separator):
     torch.testing.assert_close(
         results[0, 0, 0], grid.istft(spectrum * expected, 20_000), atol=5e-4, rtol=0
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refine", [False, True])
+def test_each_channel_is_masked_as_it_would_be_alone(separator, monkeypatch, refine):
+    generator = torch.Generator().manual_seed(0)
+    stereo = 0.1 * torch.randn(2, 20_000, generator=generator) * torch.tensor([[1.0], [0.2]])
+    alone = [
+        separator.separate(channel[None], separator.model.sample_rate, text="rain", refine=refine)
+        for channel in stereo
+    ]
+    monkeypatch.setattr(separator, "each_channel", True)
+    both = separator.separate(stereo, separator.model.sample_rate, text="rain", refine=refine)
+    for row, one in zip(both.target, alone, strict=True):
+        torch.testing.assert_close(row, one.target[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(both.target + both.residual, stereo)
+    monkeypatch.setattr(separator, "each_channel", False)
+    shared = separator.separate(stereo, separator.model.sample_rate, text="rain", refine=refine)
+    assert not torch.allclose(shared.target, both.target, atol=1e-4)

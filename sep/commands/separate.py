@@ -105,6 +105,12 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         "has a memory of what it knows, as the one that ships)",
     )
     add(
+        "--each-channel",
+        action="store_true",
+        help="a mask for every channel, by what is heard in it, in place of one for all: for "
+        "sounds that lie in different channels; in stereo takes three times as long",
+    )
+    add(
         "--sharpness",
         type=factor,
         default=1.0,
@@ -257,7 +263,9 @@ class Worker:
         from sep.separator import Separator, default_model
 
         self.options = options
-        self.separator = Separator.from_pretrained(options.model or default_model(), options.device)
+        self.separator = Separator.from_pretrained(
+            options.model or default_model(), options.device, options.each_channel
+        )
         self.itself = _given(options.start, options.stop) and not options.audio
         self.vectors = vectors
         if vectors is None and not self.itself:

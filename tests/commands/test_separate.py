@@ -170,6 +170,22 @@ def test_a_figure_of_refined_queries_has_their_masks_and_the_first_prior(model_d
     torch.testing.assert_close(refined["target"], pool.picture(), atol=1e-2, rtol=1e-2)
 
 
+def test_each_channel_by_itself_is_what_a_file_of_that_channel_gives():
+    noise = np.random.default_rng(0).standard_normal((40_000, 2)) * [0.2, 0.05]
+    for name, samples in (("both", noise), ("left", noise[:, 0]), ("right", noise[:, 1])):
+        soundfile.write(f"{name}.wav", samples, 44_100)
+    command = ["separate", "--text", "rain", "-o", "out"]
+    assert cli.main([*command, "both.wav", "left.wav", "right.wav", "--each-channel"]) == 0
+    together = soundfile.read("out/both.target.wav")[0]
+    for channel, name in zip(together.T, ("left", "right"), strict=True):
+        one = soundfile.read(f"out/{name}.target.wav")[0]
+        np.testing.assert_allclose(channel, one, atol=2**-14)
+    both, rest = together, soundfile.read("out/both.residual.wav")[0]
+    np.testing.assert_array_equal(both + rest, soundfile.read("both.wav")[0])
+    assert cli.main([*command, "both.wav", "--overwrite"]) == 0
+    assert np.abs(soundfile.read("out/both.target.wav")[0] - together).max() > 1e-3
+
+
 def test_video_in_and_video_as_the_example(capsys):
     try:
         program = container.ffmpeg()
