@@ -47,7 +47,8 @@ gradient of the reward goes through (BCE alone: as many mixtures). The gap is th
 similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
 seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
 rises and the held-out one does not, the reward is being hacked. Level: of the output.
-{out}/curves.png draws the validation, {out}/trade.png meaning against signal.
+Start: the model that a row and its control were both trained on from. {out}/curves.png draws the
+validation, {out}/trade.png meaning against signal.
 """
 EFFICIENCY = """\
 Masks to base's: how many a row had scored when its validation ({valid} mixtures, the mean over
@@ -157,14 +158,17 @@ def read(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def scored(folder: Path, listener: Listener, candidates: int = 1) -> list[dict[str, Any]]:
-    """Rows of the model of a run; scored first where that is missing."""
+def scored(
+    folder: Path, listener: Listener, candidates: int = 1, model: Path | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the model of a run, or of another `model`; scored first where that is missing."""
     name = f"scores_{listener.cfg.split}_{len(listener.clips)}"
     how = f"_{candidates}" if candidates > 1 else "_refined" if listener.cfg.refine else ""
     path = folder / f"{name}{how}.csv"
-    if not path.exists():
-        model = hub.from_pretrained(folder / "last", listener.device)
-        report.write_csv(path, listener.score(model, candidates))
+    with alone(folder):
+        if not path.exists():
+            net = hub.from_pretrained(model or folder / "last", listener.device)
+            report.write_csv(path, listener.score(net, candidates))
     return read(path)
 
 
@@ -234,8 +238,7 @@ def done(own: DictConfig, program: Callable[[DictConfig], None]) -> Path:
     """
     folder, settings = Path(own.exp) / own.out, OmegaConf.to_yaml(own, resolve=True)
     known = folder / "settings.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with alone(folder):
         if known.exists() and known.read_text() != settings:
             raise OptionError(
                 f"{folder}: was run with other settings; remove it or give another out"
@@ -245,6 +248,12 @@ def done(own: DictConfig, program: Callable[[DictConfig], None]) -> Path:
             program(own)
             (folder / "finished").touch()
     return folder
+
+
+def alone(folder: Path) -> FileLock:
+    """Keeps other processes out of a folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock")
 
 
 def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
@@ -266,6 +275,8 @@ def rows_done(cfg: DictConfig, listener: Listener) -> dict[str, ablation.Row]:
             row.control_seconds.append(supervised_recipe.matched_seconds(beside))
             row.control_scores.append(scored(beside, listener))
             if not row.commands:
+                start = Path(cfg.out) / "start" / slug(str(own.init))
+                row.start = scored(start, listener, model=Path(own.init))
                 tuning = [*overrides(cfg, name, seed), f"steps={own.steps}"]
                 tuning += [f"valid_every={own.valid_every}", f"out={own.out}"]
                 row.commands = [command("rl", tuning), command("train", words)]
@@ -305,6 +316,7 @@ def run(cfg: DictConfig) -> None:
     }
     kinds = [kind for kind in cfg.queries if kind != "text"]
     tables = [ablation.table(rows, gap), ablation.kinds_table(rows, kinds)]
+    tables.append(ablation.start_table(rows))
     if "base" in rows:
         tables.append(ablation.efficiency_table(curves))
         note += EFFICIENCY.format(valid=cfg.valid_mixtures)

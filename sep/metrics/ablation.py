@@ -26,6 +26,7 @@ class Row:
         folders: of its runs; seconds: their training times.
         scores: rows of every clip.
         control_scores, control_seconds: of the supervised continuations it is compared with.
+        start: rows of the model that both were trained on from.
         masks_a_step: masks that a training step scores.
         commands: how the run of the first seed and its control were made.
     """
@@ -36,6 +37,7 @@ class Row:
     scores: list[Rows] = field(default_factory=list)
     control_seconds: list[float] = field(default_factory=list)
     control_scores: list[Rows] = field(default_factory=list)
+    start: Rows = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
     def gain(self, query: str, metric: str) -> "Difference":
@@ -130,6 +132,20 @@ def kinds_table(rows: dict[str, Row], kinds: Sequence[str]) -> str:
         for kind in kinds:
             cells.append(row.gain(kind, "judge_similarity").text(4))
             cells.append(row.gain(kind, "si_sdri").text(3))
+        body.append(cells)
+    return markdown(head, body)
+
+
+def start_table(rows: dict[str, Row]) -> str:
+    """Markdown table of rows and controls against the model they started from, by text."""
+    measures = (("judge_similarity", "similarity", 4), ("si_sdri", "SI-SDRi dB", 3))
+    head = ["row", *(f"{who} - start: {m[1]}" for who in ("row", "control") for m in measures)]
+    body = []
+    for name, row in rows.items():
+        cells = [name]
+        for scores in (row.scores, row.control_scores):
+            before = [row.start] * len(scores)
+            cells += [difference(scores, before, "text", m[0]).text(m[2]) for m in measures]
         body.append(cells)
     return markdown(head, body)
 

@@ -57,6 +57,15 @@ def test_other_kinds_have_a_table_of_their_own():
     assert lines[2] == "| base | +0.2000 [+0.2000, +0.2000] | +0.200 [+0.200, +0.200] |"
 
 
+def test_rows_and_controls_are_set_against_where_they_started():
+    row = ablation.Row(8, [], [1.0, 1.0], [run(0.3, 0.3), run(0.5, 0.5)], [1.0, 1.0])
+    row.control_scores, row.start = [run(0.1, 0.1), run(0.1, 0.1)], run(0.2, 0.2)
+    cells = [cell.strip() for cell in ablation.start_table({"r": row}).splitlines()[2].split("|")]
+    # the row's mean over seeds is .4, its control's .1
+    assert cells[1:4] == ["r", "+0.2000 [+0.2000, +0.2000]", "+0.200 [+0.200, +0.200]"]
+    assert cells[4:6] == ["-0.1000 [-0.1000, -0.1000]", "-0.100 [-0.100, -0.100]"]
+
+
 def test_curves_count_masks_and_average_runs(tmp_path):
     row = ablation.Row(32)
     for seed, last in enumerate((0.3, 0.5)):
