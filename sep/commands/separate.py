@@ -108,7 +108,7 @@ def _add_query(group: argparse._ArgumentGroup) -> None:
         "--each-channel",
         action="store_true",
         help="a mask for every channel, by what is heard in it, in place of one for all: for "
-        "sounds that lie in different channels; in stereo takes three times as long",
+        "sounds that lie in different channels; in stereo takes two to three times as long",
     )
     add(
         "--sharpness",
