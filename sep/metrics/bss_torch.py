@@ -6,14 +6,18 @@ spectra, and energies are taken there too (Parseval), so nothing is transformed 
 museval to 1e-3 dB, except above 100 dB and where a source has no energy at all in some band: the
 filters are not determined there, and museval's own numbers are uncertain by tenths of a dB.
 
-Measured by recipes/bench.py (cases=[bss]) on two quiet cores of an AMD EPYC, against two processes
-of museval, mixtures of 4 s: 7 times as fast with one output a mixture, 19 times with three, the
-least that recipes/score.py has (mixture, ideal mask, a system), 26 times with five.
+Measured by recipes/bench.py (cases=[bss]) on two quiet cores of an Intel Xeon, against two
+processes of museval, mixtures of 4 s: 11 to 12 times as fast with one output a mixture, 25 to 28
+times with three, the least that recipes/score.py has (mixture, ideal mask, a system), 36 to 40
+with five.
 
 Definitions: Vincent, Gribonval and Fevotte, IEEE TASLP 14(4), 2006; museval v4 (see
 `sep.metrics.bss` for the names and the window settings).
 """
 
+import ctypes
+import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,7 +26,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
 from scipy.fft import next_fast_len
-from scipy.linalg import lapack
+from scipy.linalg import cython_lapack
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -60,13 +64,49 @@ def _rows(near: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(view).reshape(batch, count * taps, count * taps)
 
 
+@functools.cache
+def _lapack(name: str, arguments: int) -> Callable[..., None]:
+    """A LAPACK routine as a C function: scipy's own wrappers keep all other threads waiting.
+
+    Its arguments are addresses, as in Fortran; matrices are read by columns, so that the lower
+    triangle of a numpy matrix is the upper one.
+    """
+    capsule, api = cython_lapack.__pyx_capi__[name], ctypes.pythonapi
+    name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
+    address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", api)
+    )
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
+    return signature(address_of(capsule, name_of(capsule)))
+
+
+def _factor(matrix: np.ndarray) -> int:
+    """Cholesky in place: (P, P) float64, symmetric and contiguous, to its lower triangle.
+
+    The other triangle keeps what it held. Returns LAPACK's `info`, 0 where there is a factor.
+    """
+    order, info = ctypes.byref(ctypes.c_int(len(matrix))), ctypes.c_int(0)
+    _lapack("dpotrf", 5)(b"U", order, matrix.ctypes.data, order, ctypes.byref(info))
+    return info.value
+
+
+def _substitute(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve by the first Q rows and columns of a `_factor`: (Q, R) to (Q, R)."""
+    found = right.T.copy()  # (R, Q): LAPACK's columns, which it overwrites
+    sizes = (len(factor), *right.shape, 0)
+    stride, order, count, info = (ctypes.byref(ctypes.c_int(x)) for x in sizes)
+    address = found.ctypes.data
+    _lapack("dpotrs", 8)(b"U", order, count, factor.ctypes.data, stride, address, order, info)
+    return found.T
+
+
 def _solve(gram: Tensor, right: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Solve by one Cholesky factor: with the first `size` rows and columns, and with all.
 
     On the CPU, where scipy's LAPACK takes half the time of torch's, `gram` is overwritten.
 
     Args:
-        gram: (B, P, P) symmetric.
+        gram: (B, P, P) float64, symmetric and contiguous.
         right: (B, P, R).
 
     Returns:
@@ -78,11 +118,9 @@ def _solve(gram: Tensor, right: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
         return part, torch.cholesky_solve(right, factor), info
     parts, whole, info = [], [], []
     for matrix, columns in zip(gram.numpy(), right.numpy(), strict=True):
-        # transposed it lies in memory as LAPACK expects, and is not copied
-        factor, failed = lapack.dpotrf(matrix.T, clean=0, overwrite_a=1)
-        parts.append(torch.from_numpy(lapack.dpotrs(factor[:size, :size], columns[:size])[0]))
-        whole.append(torch.from_numpy(lapack.dpotrs(factor, columns)[0]))
-        info.append(failed)
+        info.append(_factor(matrix))
+        parts.append(torch.from_numpy(_substitute(matrix, columns[:size])))
+        whole.append(torch.from_numpy(_substitute(matrix, columns)))
     return torch.stack(parts), torch.stack(whole), torch.tensor(info)
 
 
@@ -152,11 +190,11 @@ class _Stretch:
 
     def energy(self, x: Tensor) -> Tensor:
         """(B, E * C, bins) -> (B, E): energy over the channels, by Parseval."""
-        weight = x.real.new_full((x.shape[-1],), 2.0)  # both halves of the spectrum
-        weight[0] = 1.0
-        if self.n_fft % 2 == 0:
-            weight[-1] = 1.0
-        power = (x.real.square() + x.imag.square()) @ weight / self.n_fft
+        parts = torch.view_as_real(x)
+        once = parts[..., :: x.shape[-1] - 1, :] if self.n_fft % 2 == 0 else parts[..., :1, :]
+        # all other bins stand for two, their own and the mirrored one
+        power = 2 * torch.linalg.vector_norm(parts, dim=(-2, -1)).square()
+        power = (power - once.square().sum((-2, -1))) / self.n_fft
         return power.unflatten(1, (-1, self.channels)).sum(-1)
 
 
