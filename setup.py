@@ -60,5 +60,5 @@ setup(
         + [*CLAP, *LORA, *VIDEO, *EXPORT, *UI, *BASELINES, *SHARDS, *DIST]
         + [f"{package}; platform_machine == 'x86_64'" for package in IMAGEBIND],
     },
-    entry_points={"console_scripts": ["sep = sep.cli:main"]},
+    entry_points={"console_scripts": ["sep = sep.cli:program"]},
 )

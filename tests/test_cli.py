@@ -285,6 +285,17 @@ def test_a_text_query_loads_nothing_slow_and_its_tower_only_the_first_time(make_
         assert ("tokenizers" in loaded) == first
 
 
+@pytest.mark.parametrize("given, policy", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(given, policy):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    program = "import sys, os, sep; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == [policy, "False"]
+
+
 def test_a_text_of_ten_thousand_characters_is_one_notice(make_wav, capsys):
     make_wav("x.wav", 0.3)
     with pytest.warns(UserWarning, match="'bark bark .*only the first") as said:
