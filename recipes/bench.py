@@ -7,12 +7,9 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 # isort: split
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall each other when busy
-
 import copy
 import json
+import os
 import statistics
 import subprocess
 import sys

@@ -1,5 +1,9 @@
 """What several rooms test with: a small model with random weights, its encoder, recordings."""
 
+import sep  # noqa: F401, before torch: its threads then sleep while they wait
+
+# isort: split
+
 from pathlib import Path
 
 import numpy as np

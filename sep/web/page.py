@@ -109,6 +109,7 @@ def build_page(service: Service) -> gradio.Blocks:
         image: dict | None,
         negative: str | None,
         refine: bool | None,
+        apart: bool | None,
         request: gradio.Request,
         show: gradio.Progress = gradio.Progress(),  # noqa: B008  (how Gradio hands it over)
     ) -> tuple:
@@ -121,7 +122,8 @@ def build_page(service: Service) -> gradio.Blocks:
 
         try:
             files = [_uploaded(service.folder, item) for item in (recording, sound, image)]
-            result = service.separate(files[0], text, *files[1:], negative, bool(refine), progress)
+            asked = text, *files[1:], negative, bool(refine), bool(apart)
+            result = service.separate(files[0], *asked, progress)
         except SepError as error:
             return failed(str(error))
         except Exception as error:
@@ -162,6 +164,11 @@ def build_page(service: Service) -> gradio.Blocks:
                     label="Refine",
                     value=service.separator.refines,
                     info="Finds more of the sound in most recordings; takes about twice as long.",
+                )
+                apart = gradio.Checkbox(
+                    label="Each channel by itself",
+                    info="For sounds that lie in different channels; takes two to three times as "
+                    "long.",
                 )
                 with gradio.Accordion("Example sound, picture, not wanted", open=False) as more:
                     sound = audio(label="Example of the sound")
@@ -205,7 +212,7 @@ def build_page(service: Service) -> gradio.Blocks:
             buttons=[],
             alt_text="Spectrograms of the recording and of the target, and the mask between them",
         )
-        asked = [recording, text, sound, image, negative, refine]
+        asked = [recording, text, sound, image, negative, refine, apart]
         found = [message, results, target, save_target, residual, save_residual, picture]
         buttons = [start, stop]
         started = start.click(begin, None, [*buttons, message], queue=False)

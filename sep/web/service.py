@@ -1,5 +1,6 @@
 """Separations for the page of `sep serve`: checked uploads in; files, a picture and a line out."""
 
+import copy
 import math
 import re
 import shutil
@@ -52,6 +53,8 @@ class Service:
         self, separator: "Separator", folder: Path, max_minutes: float = 20, max_mb: float = 400
     ):
         self.separator, self.folder = separator, folder
+        self.apart = copy.copy(separator)  # the same model, with a mask for each channel
+        self.apart.each_channel = True
         self.max_minutes, self.max_mb = max_minutes, max_mb
         self.busy, self.closed = threading.Lock(), threading.Event()
 
@@ -63,6 +66,7 @@ class Service:
         image: str | Path | None = None,
         negative: str | None = None,
         refine: bool | None = None,
+        each_channel: bool = False,
         progress: Callable[[float, str], None] = lambda share, doing: None,
     ) -> Result:
         """Separate a recording.
@@ -74,6 +78,7 @@ class Service:
             image: a picture of what makes it.
             negative: what is not wanted, in words.
             refine: as in `sep.separator.Separator.separate`.
+            each_channel: as of `sep.separator.Separator`.
             progress: called with the share that is done and what is being done; what it raises
                 ends the work, and nothing is kept.
 
@@ -85,7 +90,7 @@ class Service:
             with self.busy, warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 asked = text, sound, image, negative
-                result = self._separate(home, source, asked, refine, progress)
+                result = self._separate(home, source, asked, refine, each_channel, progress)
         except BaseException as error:
             shutil.rmtree(home, ignore_errors=True)
             if isinstance(error, SepError):
@@ -112,6 +117,7 @@ class Service:
         source: str | Path | None,
         asked: tuple,
         refine: bool | None,
+        each_channel: bool,
         progress: Callable[[float, str], None],
     ) -> Result:
         def step(share: float, doing: str) -> None:
@@ -130,7 +136,7 @@ class Service:
         if refine is None:
             refine = self.separator.refines
         picture = Picture(self.separator.model, ["target"], query[None], refine)
-        found = self.separator.split_file(
+        found = (self.apart if each_channel else self.separator).split_file(
             source,
             parts[:1],
             parts[1],

@@ -142,6 +142,21 @@ def test_queries_are_refined_where_that_is_ticked(page, separator, make_wav, tmp
 
 @needs_gradio
 @needs_browser
+def test_each_channel_has_its_mask_where_that_is_ticked(page, separator, make_wav, tmp_path):
+    source = make_wav("street.wav", 2.0, channels=2)
+    upload(page, "Recording", source)
+    page.get_by_label("What to take out").fill("a bell")
+    page.get_by_label("Each channel by itself").check()
+    assert answer(page).startswith("Done. ")
+    found = save(page, "target", tmp_path).T / 2**15
+    left = soundfile.read(source)[0][:, 0]
+    alone = separator.separate(left, 16_000, text="a bell").target
+    together = separator.separate(source, text="a bell").target.numpy()
+    assert np.abs(found[0] - alone).max() < 1e-4 < np.abs(found - together).max()
+
+
+@needs_gradio
+@needs_browser
 def test_what_the_microphone_hears_is_separated_as_it_is(page, tmp_path):
     group = page.get_by_role("group", name="Recording")
     group.get_by_role("button", name="Record audio").click()

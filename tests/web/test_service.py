@@ -63,6 +63,17 @@ def test_queries_are_refined_on_request(service, make_wav):
     assert np.abs(found[1] - refined).max() < 1e-4 < np.abs(found[0] - refined).max()
 
 
+def test_each_channel_gets_a_mask_of_its_own_on_request(service, make_wav, tmp_path):
+    waves = np.stack([soundfile.read(make_wav(seconds=2.0))[0], np.zeros(32_000)], 1)
+    soundfile.write(source := tmp_path / "left.wav", waves, 16_000)
+    found = [
+        soundfile.read(service.separate(source, "a bell", each_channel=each).target)[0]
+        for each in (False, True)
+    ]
+    alone = service.separator.separate(waves[:, 0], 16_000, text="a bell").target
+    assert np.abs(found[1][:, 0] - alone).max() < 1e-4 < np.abs(found[0] - found[1]).max()
+
+
 def test_names_of_uploads_may_be_as_long_as_files_have_them(service, make_wav):
     result = service.separate(make_wav(f"{'鐘' * 83}.wav", 0.3), "a bell")
     assert result.target.exists() and result.residual.name.startswith("鐘" * 70)
