@@ -5,11 +5,8 @@ import io
 import math
 import os
 import re
-import socket
 import warnings
-import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from torch import Tensor
 
 from sep import container
 from sep.errors import AudioFileError
+from sep.filenames import temporary_of
 
 INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -51,7 +49,6 @@ CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be \d+\)", re.MULTILINE)  # of l
 HEADLESS = ("RAW", "SD2")  # formats of libsndfile whose files do not say what they hold
 OPUS_HZ = (8000, 12_000, 16_000, 24_000, 48_000)
 LIBSNDFILE_SYSTEM = 2  # its code for faults of the system, such as a full disk
-LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 
 
 @dataclass(frozen=True)
@@ -350,47 +347,6 @@ class Writer:
             ) from None
 
 
-def temporary_of(path: Path, process: int | None = None) -> Path:
-    """Where a file of a process (by default this one) lies until it is complete.
-
-    It is beside it, by a name that is never too long and says whose it is.
-    """
-    whose = f"{_checksum(socket.gethostname())}-{process or os.getpid()}"
-    return path.with_name(f".{path.name[:40]}.{_checksum(path.name)}.{whose}.tmp")
-
-
-def unfinished(paths: Iterable[Path]) -> Iterator[Path]:
-    """The temporary files of `paths`, of any process, that are there."""
-    names = defaultdict(set)
-    for path in paths:
-        names[path.parent].add(temporary_of(path).name.rsplit(".", 2)[0])
-    for folder, stems in names.items():
-        with suppress(OSError):
-            for name in os.listdir(folder):
-                if name.endswith(".tmp") and name.rsplit(".", 2)[0] in stems:
-                    yield folder / name
-
-
-def clear_dead(paths: Iterable[Path]) -> None:
-    """Remove what dead processes of this machine, killed by -9 say, left unfinished of `paths`."""
-    for path in unfinished(paths):
-        machine, _, process = path.name.split(".")[-2].partition("-")
-        if machine == _checksum(socket.gethostname()) and _dead(process):
-            with suppress(OSError):
-                path.unlink()
-
-
-def shortened(name: str, *ends: str) -> str:
-    """Start of a file's name, cut where it were too long with an end, and then told apart."""
-    room = LONGEST_NAME - max(len(os.fsencode(end)) for end in ends)
-    if len(os.fsencode(name)) <= room:
-        return name
-    mark = f"-{_checksum(name)}"
-    while len(os.fsencode(name + mark)) > room:
-        name = name[:-1]
-    return name + mark
-
-
 def container_of(path: str | Path) -> str:
     """The libsndfile container that a file name's suffix asks for.
 
@@ -476,23 +432,6 @@ def exact_parts(mixture: Tensor, target: Tensor, subtype: str) -> tuple[Tensor, 
         part = torch.clamp(part, whole - (scale - 1), whole + scale)
         parts[0][block], parts[1][block] = part / scale, (whole - part) / scale
     return parts
-
-
-def _checksum(name: str) -> str:
-    return f"{zlib.crc32(os.fsencode(name)):08x}"
-
-
-def _dead(process: str) -> bool:
-    """Whether a process of this machine, by its number, certainly lives no more."""
-    if os.name != "posix" or not process.isdecimal():
-        return False
-    try:
-        os.kill(int(process), 0)  # which only asks, on POSIX
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # another user's, or no number of a process
-        pass
-    return False
 
 
 def _check_present(path: str | Path) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sep.audio import unfinished
 from sep.errors import OptionError, SepError
+from sep.filenames import unfinished
 
 LAUNCHERS = ("local", "ray")
 TRIES = 3  # of a job whose workers die

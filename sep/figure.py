@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sep.audio import temporary_of
 from sep.errors import SepError
+from sep.filenames import temporary_of
 from sep.model import QueryNet
 from sep.networks.prior import PriorNet
 from sep.spectrogram import Spectrogram

@@ -1,6 +1,5 @@
 """Reading, writing and resampling: nothing lost, every fault named in one line."""
 
-import os
 import struct
 import subprocess
 import sys
@@ -281,31 +280,6 @@ def test_opus_is_written_at_its_rates_and_others_are_told(tmp_path):
         audio.write(path, wave, 48_000, "VORBIS")
     assert audio.kept_subtype("PCM_16", path) == "OPUS"
     assert audio.info(path).sample_rate == 48_000  # the one before
-
-
-def test_names_that_are_too_long_are_cut_and_stay_apart():
-    assert audio.shortened("n" * 244, ".target.wav") == "n" * 244
-    for letter in ("n", "犬", "\udcff"):
-        names = [audio.shortened(letter * 300 + last, ".a.wav", ".residual.wav") for last in "xy"]
-        sizes = [len(os.fsencode(f"{name}.residual.wav")) for name in names]
-        assert names[0] != names[1] and all(250 < size <= 255 for size in sizes)
-
-
-def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    path, other = tmp_path / "x.wav", tmp_path / "y.wav"
-    left = audio.temporary_of(path, ended.pid)
-    kept = [audio.temporary_of(path), audio.temporary_of(path, os.getppid())]
-    kept += [audio.temporary_of(path, 2**40), audio.temporary_of(other, ended.pid)]
-    kept += [left.with_name(f"{left.name}.wav"), tmp_path / ".x.wav.tmp", path]
-    with monkeypatch.context() as patch:
-        patch.setattr("socket.gethostname", lambda: "elsewhere")
-        kept.append(audio.temporary_of(path, ended.pid))
-    for file in (left, *kept):
-        file.touch()
-    audio.clear_dead([path, tmp_path / "gone" / "x.wav"])
-    assert sorted(tmp_path.iterdir()) == sorted(kept) and len(set(kept)) == 8
 
 
 def test_the_sample_type_is_known_in_any_case_and_names_may_be_long(tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sep import cluster
-from sep.audio import temporary_of
 from sep.errors import DataError, OptionError, SepError
+from sep.filenames import temporary_of
 
 
 @dataclass(frozen=True)

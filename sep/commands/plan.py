@@ -72,8 +72,9 @@ def plan(
     Raises:
         SepError: nothing found, or one file named for several.
     """
-    from sep.audio import SUFFIXES, shortened
+    from sep.audio import SUFFIXES
     from sep.container import SUFFIXES as CONTAINERS
+    from sep.filenames import shortened
 
     check_name("-o", out)
     destination = Path(out)
@@ -114,11 +115,11 @@ def check_name(option: str, path: str) -> None:
     Raises:
         SepError: names the option.
     """
-    from sep.audio import LONGEST_NAME
+    from sep.filenames import LONGEST
 
     for name in Path(path).parts:
-        if (size := len(os.fsencode(name))) > LONGEST_NAME:
-            fault = f"a name of {size} bytes; use one of {LONGEST_NAME} at most"
+        if (size := len(os.fsencode(name))) > LONGEST:
+            fault = f"a name of {size} bytes; use one of {LONGEST} at most"
             raise SepError(f"{option} {name[:40]}...: {fault}")
 
 

@@ -105,7 +105,7 @@ def _pooled(
 
 def _clear(jobs: Sequence[Job], processes: set[int]) -> None:
     """Remove unfinished files of processes that were ended before they could do it."""
-    from sep.audio import temporary_of
+    from sep.filenames import temporary_of
 
     for path in (path for job in jobs for path in job.outputs):
         for process in processes:

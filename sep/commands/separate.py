@@ -198,7 +198,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do every recording; 1 if some failed."""
     _check(options)
-    from sep.audio import clear_dead
+    from sep.filenames import clear_dead
 
     sounds = slugs(options.text) if len(options.text or []) > 1 else ["target"]
     inputs = [*options.inputs, *(listed(options.list) if options.list else [])]

@@ -78,7 +78,7 @@ def is_summary(path: str | Path) -> bool:
 
 
 def write_summary(path: Path, went: list[Outcome]) -> None:
-    from sep.audio import temporary_of
+    from sep.filenames import temporary_of
 
     counts = {s: sum(o.status == s for o in went) for s in ("done", "skipped", "failed")}
     text = json.dumps({**counts, "files": [outcome.summary() for outcome in went]}, indent=1)

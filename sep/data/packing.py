@@ -14,7 +14,6 @@ from typing import Any
 import soundfile
 import torch
 
-from sep.audio import temporary_of
 from sep.data.bank import QueryBank
 from sep.data.kaldi import SAMPLE_RATE, DataDir
 from sep.data.shards import (
@@ -28,6 +27,7 @@ from sep.data.shards import (
     webdataset,
 )
 from sep.errors import DataError, OptionError
+from sep.filenames import temporary_of
 
 PLAN = "plan.json"  # which data and settings the tars of a folder are of
 

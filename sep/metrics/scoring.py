@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sep import audio
 from sep.errors import DataError
+from sep.filenames import temporary_of
 from sep.metrics import bss, bss_torch
 from sep.metrics.evaluation import STEP, EvaluationSet, apply_mask, ideal_ratio_mask
 from sep.metrics.listening import Panel
@@ -177,7 +178,7 @@ def save(path: Path, outputs: Sequence[Outputs], worst: float) -> None:
     for o in outputs:
         for name, values in (o.scores | {"embedding": o.embedding}).items():
             found[json.dumps([o.system, o.query, name])] = values.numpy()
-    temporary = audio.temporary_of(path)
+    temporary = temporary_of(path)
     with open(temporary, "wb") as file:
         np.savez(file, **found)
     os.replace(temporary, path)

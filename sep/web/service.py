@@ -19,6 +19,7 @@ from sep.commands.verdict import ABSENT_DB, ABSENT_SIMILARITY
 from sep.device import out_of_memory
 from sep.errors import AudioFileError, QueryError, SepError
 from sep.figure import Picture
+from sep.filenames import shortened
 from sep.query import subtract
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Service:
         source = Path(source)
         head = self._check_sound(source, 60 * self.max_minutes, "start with a higher --max-minutes")
         query = self._query(*asked)
-        stem = recording.shortened(source.stem, ".residual.wav")
+        stem = shortened(source.stem, ".residual.wav")
         parts = [home / f"{stem}.{part}.wav" for part in ("target", "residual")]
         if refine is None:
             refine = self.separator.refines

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from sep.audio import temporary_of
 from sep.commands.plan import Job
 from sep.commands.pool import Outcome, outcomes
+from sep.filenames import temporary_of
 
 ENDLESS = """
 import os, sys, time

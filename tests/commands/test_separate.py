@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from sep import cli, container
-from sep.audio import temporary_of
 from sep.errors import AudioFileError
+from sep.filenames import temporary_of
 
 
 @pytest.fixture(autouse=True)
