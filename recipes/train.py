@@ -145,6 +145,7 @@ def train(cfg: DictConfig) -> None:
         valid_every=cfg.valid_every,
         best_by=cfg.best_by,
         blend=cfg.blend,
+        ema=cfg.ema,
         whole=whole,
         encoder=setup.encoder_folder,
         provenance={

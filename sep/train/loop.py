@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sep import hub
 from sep.errors import TrainingError
 from sep.train import distributed
+from sep.train.average import WeightAverage
 from sep.train.checkpoint import read_state, write_state
 from sep.train.log import RunLog
 
@@ -53,6 +54,7 @@ def run(
     valid_every: int,
     best_by: str | None,
     blend: float = 1.0,
+    ema: float = 0.0,
     watch: Callable[[dict[str, float], dict[str, float]], str | None] | None = None,
     encoder: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
@@ -75,6 +77,8 @@ def run(
         blend: how far from the weights at the start to those of the step the validated and saved
             model is; below 1 it keeps more of what a fine-tuned model could do on other data
             (WiSE-FT, arXiv 2109.01903). Training goes on from the step's own weights.
+        ema: above 0: what is validated and saved is the mean of the weights over steps, with this
+            decay (`sep.train.average`), in place of the step's own.
         watch: given the first and the present validation values, says why training must stop, or
             None; `best/` then stays what it was at the validation before.
         encoder: query encoder folder copied into the model folders.
@@ -94,10 +98,13 @@ def run(
     folder, main = Path(folder), distributed.rank() == 0
     step, spent, best, values, first, reason = 0, 0.0, -math.inf, {}, {}, None
     start = _copy(task.model) if blend != 1 else {}
+    average = WeightAverage(task.model, ema) if ema else None
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
         _restore(task, state)
         task.load_extra_state(state["extra"])
+        if average:
+            average.restore(state.get("average") or state["model"])
         step, spent, best, values = (state[k] for k in ("step", "spent", "best", "values"))
         first = state.get("first", {})
         reason = watch(first, values) if watch and first else None
@@ -111,12 +118,13 @@ def run(
     def checkpoint() -> None:
         nonlocal best, values, first, reason
         trained = _copy(task.model)
+        averaged = distributed.gathered(average.values) if average else {}
         optimizer = distributed.gathered(task.optimizer.state_dict())
         extra = task.extra_state()
         if not main:
             return
         model, task.model = task.model, whole or task.model
-        task.model.load_state_dict(_between(start, trained, blend))
+        task.model.load_state_dict(_between(start, averaged or trained, blend))
         values = task.validate()
         first = first or values
         reason = watch(first, values) if watch else None
@@ -134,6 +142,7 @@ def run(
             folder / "state.pt",
             {
                 "model": trained,
+                "average": averaged,
                 "optimizer": optimizer,
                 "extra": extra,
                 "step": step,
@@ -157,6 +166,8 @@ def run(
             progress = step / steps if steps else min(1.0, distributed.first(spent) / seconds)
             losses = task.train_step(step, progress)
             step += 1
+            if average:
+                average.update(task.model, step)
             spent += time.monotonic() - begun
             bad = [k for k, v in losses.items() if not math.isfinite(v)]
             if bad:

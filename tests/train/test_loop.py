@@ -1,5 +1,6 @@
 """Training: it learns, resumes exactly, and stops with one line when a loss is not finite."""
 
+import copy
 import math
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from sep import hub
-from sep.errors import ModelError, TrainingError
+from sep.errors import ModelError, OptionError, TrainingError
 from sep.train.checkpoint import read_state, write_state
 from sep.train.log import RunLog, read_log
 from sep.train.loop import run
@@ -53,15 +54,42 @@ def test_a_blend_lies_between_the_start_and_the_trained_weights(parts, tmp_path)
     torch.testing.assert_close(saved, 0.75 * start + 0.25 * end)
 
 
+def test_the_running_mean_of_the_weights_is_saved_and_training_goes_on_without_it(parts, tmp_path):
+    task = SupervisedTask(*copy.deepcopy(parts), lr=1e-2)
+    step_of, scale = task.train_step, task.model.synth_net.scale
+    expected, weights = scale.detach().clone(), []
+
+    def kept(step, progress):
+        losses = step_of(step, progress)
+        weights.append(scale.detach().clone())
+        return losses
+
+    task.train_step = kept
+    run(task, tmp_path / "mean", **SETTINGS, ema=0.4)
+    for count, value in enumerate(weights, 1):  # 1/10, 2/11, ... until .4 is reached by the sixth
+        decay = [1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14][count - 1] if count < 6 else 0.4
+        expected = decay * expected + (1 - decay) * value
+    saved = hub.from_pretrained(tmp_path / "mean" / "last").state_dict()
+    torch.testing.assert_close(saved["synth_net.scale"], expected)
+    assert (expected - weights[-1]).abs().max() > 1e-4
+    run(SupervisedTask(*parts, lr=1e-2), tmp_path / "plain", **SETTINGS)
+    assert losses(tmp_path / "mean") == losses(tmp_path / "plain")
+
+
+def test_a_running_mean_wants_a_decay_between_0_and_1(parts, tmp_path):
+    with pytest.raises(OptionError, match=r"ema=1 must be above 0 and below 1"):
+        run(SupervisedTask(*parts), tmp_path, **SETTINGS, ema=1)
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the run's own code may catch it."""
 
 
-@pytest.mark.parametrize(("stop", "blend"), [(1, 1), (5, 1), (8, 1), (11, 1), (9, 0.5)])
-def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop, blend):
-    import copy
-
-    settings = SETTINGS | {"blend": blend}
+@pytest.mark.parametrize(
+    ("stop", "blend", "ema"), [(1, 1, 0), (5, 1, 0.9), (8, 1, 0), (11, 1, 0), (9, 0.5, 0.9)]
+)
+def test_a_killed_run_goes_on_with_the_same_losses(parts, tmp_path, stop, blend, ema):
+    settings = SETTINGS | {"blend": blend, "ema": ema}
     fresh = copy.deepcopy(parts)
     run(SupervisedTask(*copy.deepcopy(parts)), tmp_path / "whole", **settings)
     task = SupervisedTask(*fresh)
