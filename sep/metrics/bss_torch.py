@@ -70,14 +70,20 @@ def _lapack(name: str, arguments: int) -> Callable[..., None]:
 
     Its arguments are addresses, as in Fortran; matrices are read by columns, so that the lower
     triangle of a numpy matrix is the upper one.
+
+    Raises:
+        ImportError: a scipy whose LAPACK has other integers, which this would overrun.
     """
     capsule, api = cython_lapack.__pyx_capi__[name], ctypes.pythonapi
     name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
     address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", api)
     )
-    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
-    return signature(address_of(capsule, name_of(capsule)))
+    signature = name_of(capsule)  # as C declares it, such as "void (char *, int *, ..."
+    if not signature.startswith(b"void (char *, int *"):
+        raise ImportError(f"scipy's {name} does not take C's int ({signature.decode()})")
+    routine = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
+    return routine(address_of(capsule, signature))
 
 
 def _factor(matrix: np.ndarray) -> int:

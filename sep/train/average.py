@@ -10,8 +10,9 @@ from sep.train import distributed
 class WeightAverage:
     """Exponential moving average of a model's weights and running statistics.
 
-    Its decay after n updates is min(`decay`, (1 + n) / (10 + n)), so that the weights a run starts
-    with are soon forgotten: it is over the last tenth of the run until `decay` is reached.
+    The decay of update n, from 1, is min(`decay`, n / (n + 9)), so that the weights a run starts
+    with are soon forgotten: the mean is over the last tenth of the run until `decay` is reached.
+    After Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
 
     Args:
         model: whose weights are averaged, sharded or not.

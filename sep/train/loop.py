@@ -92,6 +92,7 @@ def run(
 
     Raises:
         TrainingError: a loss is not finite; names step, and the last good checkpoint.
+        OptionError: an `ema` that is no decay.
     """
     if (steps > 0) == (seconds > 0):
         raise TrainingError("set either steps or seconds (the other to 0)")
