@@ -117,6 +117,20 @@ def windows(wave: Tensor, length: int, batch: int = 64) -> Iterator[tuple[int, T
 def load_image(item: Any, size: int = 224) -> Tensor:
     """Turn a path, PIL image or tensor into a normalised (3, size, size) float tensor.
 
+    As `square_image`, whose errors it raises.
+    """
+    return normalised(square_image(item, size))
+
+
+def normalised(picture: Tensor) -> Tensor:
+    """Colours (..., 3, H, W) in [0, 1] as networks of ImageNet take them."""
+    mean = torch.tensor(MEAN, device=picture.device)[:, None, None]
+    return (picture - mean) / torch.tensor(STD, device=picture.device)[:, None, None]
+
+
+def square_image(item: Any, size: int = 224) -> Tensor:
+    """Turn a path, PIL image or tensor into a (3, size, size) float tensor in [0, 1].
+
     Transparent parts become white. A tensor is (3, height, width), uint8 or float in [0, 1].
     The longer side is padded with white, so that nothing of a drawing is cut off.
 
@@ -139,8 +153,7 @@ def load_image(item: Any, size: int = 224) -> Tensor:
     canvas = torch.ones(3, size, size, device=picture.device)
     top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
     canvas[:, top : top + inner[0], left : left + inner[1]] = picture
-    mean = torch.tensor(MEAN, device=canvas.device)[:, None, None]
-    return (canvas - mean) / torch.tensor(STD, device=canvas.device)[:, None, None]
+    return canvas
 
 
 def open_image(item: Any) -> "Image.Image":

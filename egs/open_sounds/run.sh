@@ -85,6 +85,10 @@ align() {
   for name in start text audio image; do
     encoders+="${encoders:+, }$name: $exp/stages/$name"
   done
+  if [ -s "$data/train/pictures" ]; then
+    run "$recipes/pictures.py" "${common[@]}" "init=$exp/stages/image" "${pictures_conf[@]}"
+    encoders+=", pictures: $exp/encoder"
+  fi
   run "$recipes/assess.py" "tag=$tag" "data=$data" split=test gallery=train "device=$device" \
     "encoders={$encoders}" "groups={$groups}" "${assess_conf[@]}"
 }

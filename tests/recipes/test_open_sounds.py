@@ -1,6 +1,7 @@
 """open_sounds on a tiny tree laid out like the originals, and what it holds out."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from sep.data import wording
 from sep.data.kaldi import DataDir
@@ -74,6 +76,20 @@ def recipe(tmp_path):
     return tmp_path
 
 
+def show(home: Path, classes: tuple[str, ...]) -> None:
+    """Put a picture where stage 0 would unpack each of the classes' clip arts."""
+    with open(home / "local" / "pictures.tsv", newline="") as file:
+        rows = [r for r in csv.DictReader(file, delimiter="\t") if r["class"] in classes]
+    rows = [row for row in rows if row["package"] == "openclipart-png"]
+    assert {row["class"] for row in rows} == {*classes}
+    for k, row in enumerate(rows):
+        path = home / "downloads" / "unpacked" / row["package"] / row["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.new("RGB", (60, 40), "white")
+        picture.paste((30 * k % 256, 80, 120), (5, 5, 20 + k % 30, 30))
+        picture.save(path)
+
+
 def call(recipe, *arguments):
     environment = {
         **os.environ,
@@ -89,6 +105,7 @@ def call(recipe, *arguments):
 
 def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     esc, phil = originals
+    show(recipe / "egs" / "open_sounds", ("dog", "crow", "oboe"))
     done = call(recipe, "--esc50", str(esc), "--philharmonia", str(phil))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "broken.ogg: not a readable recording" in done.stdout
@@ -102,7 +119,8 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
         assert (home / "exp/main/stages" / stage / "model.safetensors").is_file()
     with open(home / "exp/main/assess/assess.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["encoder"] for row in rows} == {"start", "text", "audio", "image"}
+    assert {row["encoder"] for row in rows} == {"start", "text", "audio", "image", "pictures"}
+    assert json.loads((home / "exp/main/encoder/config.json").read_text())["image_rank"] == 2
     assert {"all: by text", "all: by sound", "monotone_10"} <= {row["name"] for row in rows}
     assert "| all: by text |" in done.stdout and "the encoder" in done.stdout
     assert len((home / "data/test/mixtures.jsonl").read_text().splitlines()) == 4

@@ -1,6 +1,8 @@
 # Tiny everything, to test the recipe.
 prepare_conf=(--mixtures 4)
 align_conf=(stages.audio.rank=1 --config-name align_debug)
+pictures_conf=(pictures.steps=2 pictures.batch=4 pictures.side=64 pictures.rank=2
+  pictures.settle_steps=2)
 groups="all: {}"
 assess_conf=(mixtures=4)
 embed_conf=()

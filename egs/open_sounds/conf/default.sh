@@ -8,6 +8,7 @@ align_conf=(
   stages.audio.steps=300 stages.audio.lr=4e-4 stages.audio.rank=4
   stages.image.steps=400 stages.image.lr=4e-4 stages.image.rank=4
 )
+pictures_conf=()
 esc10="chainsaw, clock tick, crackling fire, crying baby, dog, helicopter, rain, rooster, sea waves, sneezing"
 groups="ESC-10: {prefix: esc-, classes: [$esc10]}, ESC-50: {prefix: esc-}, orchestra: {prefix: phil-}"
 assess_conf=(mixtures=256)

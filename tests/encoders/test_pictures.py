@@ -1,0 +1,177 @@
+"""Adapters of the picture backbone, and how they learn."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from encoders import lite0, lowrank
+from encoders.base import EncoderError
+from encoders.pictures import PictureConfig, PictureTuner, accuracy, augment
+from encoders.small import ADAPTED, SmallEncoder
+from sep.data.kaldi import write_pictures
+
+ROOT = Path(__file__).parents[2]
+SHAPES = ["circle", "square", "cross"]
+
+
+def draw(shape: str, draw_from: np.random.Generator) -> Image.Image:
+    """A shape of any colour, size and place on white."""
+    picture = Image.new("RGB", (96, 96), "white")
+    pen = ImageDraw.Draw(picture)
+    colour = tuple(draw_from.integers(0, 200, 3).tolist())
+    size = int(draw_from.integers(36, 80))
+    x, y = (int(v) for v in draw_from.integers(2, 94 - size, 2))
+    box = (x, y, x + size, y + size)
+    if shape == "circle":
+        pen.ellipse(box, outline=colour, width=6)
+    elif shape == "square":
+        pen.rectangle(box, outline=colour, width=6)
+    else:
+        pen.line(box, colour, 6)
+        pen.line((x, y + size, x + size, y), colour, 6)
+    return picture
+
+
+def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` pictures of each shape (N, 3, 96, 96), uint8, and their labels."""
+    numbers = np.random.default_rng(seed)
+    pictures = [draw(shape, numbers) for shape in SHAPES for _ in range(count)]
+    pixels = torch.from_numpy(np.stack([np.array(p) for p in pictures]))
+    return pixels.permute(0, 3, 1, 2).contiguous(), torch.arange(len(SHAPES)).repeat_interleave(
+        count
+    )
+
+
+def cosine_to_name(encoder, pictures, texts) -> float:
+    """Mean cosine of pictures to the name of what they show."""
+    encoder.eval()
+    with torch.no_grad():
+        return (encoder.embed_image([*pictures[0]]) * texts[pictures[1]]).sum(-1).mean().item()
+
+
+def fresh() -> SmallEncoder:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(dim=32, mels=32, hop=640, window_s=0.512, pretrained=False)
+    encoder.fit_text([*SHAPES, "a dog barks", "rain on a roof", "a bell rings"])
+    return encoder
+
+
+def test_an_adapter_adds_the_product_of_its_matrices():
+    adapter = lowrank.LowRank(2, 2, rank=1)
+    with torch.no_grad():
+        adapter.down.copy_(torch.tensor([[3.0, 4.0]]))
+        adapter.up.copy_(torch.tensor([[1.0], [-2.0]]))
+    weight = torch.tensor([[10.0, 20.0], [30.0, 40.0]])[:, :, None, None]
+    assert adapter(weight)[:, :, 0, 0].tolist() == [[13.0, 24.0], [24.0, 32.0]]
+
+
+def test_adapters_fold_into_what_they_were_attached_to():
+    torch.manual_seed(0)
+    nets = [lite0.build(classify=True).eval() for _ in range(2)]
+    adapted = lowrank.adapters(nets[0], ADAPTED, rank=2)
+    assert "conv_head" in adapted and not any(key.startswith("blocks/2") for key in adapted)
+    for adapter in adapted.values():
+        torch.nn.init.normal_(adapter.up, std=0.1)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        plain = nets[0](x)
+        lowrank.attach(nets[0], adapted)
+        lowrank.fold(nets[1], adapted)
+        attached, folded = nets[0](x), nets[1](x)
+    assert torch.allclose(attached, folded, atol=1e-4)
+    assert not torch.allclose(attached, plain, atol=1e-2)
+
+
+def test_new_adapters_leave_the_features_as_they_are():
+    encoder = fresh()
+    pictures = [*drawn(1, 3)[0]]
+    before = encoder.image_features(pictures)
+    encoder.adapt_images(4)
+    for old, new in zip(before, encoder.image_features(pictures), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_looks_are_seeded_differ_and_stay_within_colours():
+    picture = drawn(1, 0)[0][0] / 255
+    looks = [
+        [augment(picture, 32, generator) for _ in range(20)]
+        for generator in (torch.Generator().manual_seed(s) for s in (5, 5, 6))
+    ]
+    again, other = (torch.stack(some) for some in looks[1:])
+    assert torch.equal(torch.stack(looks[0]), again) and not torch.equal(again, other)
+    assert again.shape == (20, 3, 32, 32)
+    assert -1e-4 <= again.min() and again.max() <= 1 + 1e-4
+    assert len({tuple(look.flatten()[::7].tolist()) for look in again}) == 20
+
+
+def test_it_learns_to_name_pictures_it_has_not_seen_and_leaves_sounds_and_texts_alone(tmp_path):
+    encoder = fresh()
+    names = [f"the sound of {shape}" for shape in SHAPES]
+    texts, wave = encoder.embed_text(names), torch.randn(1, 8192)
+    sound, unseen = encoder.embed_audio(wave, 16_000), drawn(6, seed=9)
+    before = accuracy(encoder, *unseen, texts)
+    config = PictureConfig(steps=40, batch=12, side=96, rank=4, settle_steps=60)
+    tuner = PictureTuner(encoder, *drawn(20, seed=1), names, config)
+    losses = [tuner.step() for _ in range(config.steps)]
+    far = cosine_to_name(encoder, unseen, texts)
+    tuner.finish()
+    assert cosine_to_name(encoder, unseen, texts) > far + 0.1
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert accuracy(encoder, *unseen, texts) >= max(0.8, before + 0.3)
+    assert torch.equal(encoder.embed_text(names), texts)
+    assert torch.equal(encoder.embed_audio(wave, 16_000), sound)
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert any(adapter.up.abs().max() > 0 for adapter in encoder.image_adapter.values())
+
+    encoder.save(tmp_path / "encoder")
+    again = SmallEncoder.load(tmp_path / "encoder")
+    assert again.fingerprint == encoder.fingerprint
+    pictures = [*unseen[0]]
+    assert torch.allclose(again.embed_image(pictures), encoder.embed_image(pictures), atol=1e-6)
+
+
+def test_pictures_of_one_class_teach_nothing():
+    pictures, _ = drawn(2, 0)
+    with pytest.raises(EncoderError, match="two classes"):
+        PictureTuner(fresh(), pictures, torch.zeros(6, dtype=torch.long), SHAPES, PictureConfig())
+
+
+def test_the_program_tunes_the_encoder_of_a_folder_into_another(tmp_path):
+    encoder = fresh()
+    encoder.save(tmp_path / "before", {"stages": {"text": {}}})
+    numbers = np.random.default_rng(0)
+    for split, count in (("train", 6), ("valid", 2)):
+        folder = tmp_path / "data" / split
+        (folder / "images").mkdir(parents=True)
+        for table in ("wav.scp", "text", "utt2label", "utt2dur"):
+            (folder / table).touch()
+        pairs = []
+        for shape in SHAPES[:2]:
+            for k in range(count):
+                path = folder / "images" / f"{shape}{k}.png"
+                draw(shape, numbers).save(path)
+                pairs.append((str(path), shape))
+        write_pictures(folder, pairs)
+    command = [sys.executable, ROOT / "recipes" / "pictures.py", "tag=t", "init=before"]
+    words = ["pictures.steps=3", "pictures.batch=4", "pictures.side=64", "pictures.rank=2"]
+    words += ["pictures.settle_steps=2", "pictures.looks=1"]
+    done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "12 of 2 classes, 4 to validate on" in done.stdout
+    after = SmallEncoder.load(tmp_path / "exp" / "t" / "encoder")
+    assert after.config["image_rank"] == 2 and after.fingerprint != encoder.fingerprint
+    described = json.loads((tmp_path / "exp" / "t" / "encoder" / "config.json").read_text())
+    assert described["provenance"]["stages"] == {"text": {}}
+    assert described["provenance"]["pictures"]["steps"] == 3
+    assert len((tmp_path / "exp" / "t" / "log" / "encoder.csv").read_text().splitlines()) == 4
+
+    write_pictures(tmp_path / "data" / "train", [])
+    done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "classes" in done.stderr
