@@ -19,6 +19,7 @@ from encoders.precision import layout
 from encoders.preprocess import normalised
 from encoders.small import SmallEncoder, see
 
+AT_ONCE = 128  # pictures that are in memory together as floats
 WHITE = 0.98  # from here on a colour is the background of a drawing
 
 
@@ -185,10 +186,11 @@ class PictureTuner:
         encoder.adapters_changed()
         seen = [encoder.image_features([*self.pictures])]
         for _ in range(config.looks):
-            looks = (augment(p / 255, p.shape[-1], self.generator) for p in self.pictures)
-            seen.append(encoder.image_features([*looks]))
+            for some in self.pictures.split(AT_ONCE):
+                looks = [augment(p / 255, p.shape[-1], self.generator) for p in some]
+                seen.append(encoder.image_features(looks))
         features, probabilities = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        labels = self.labels.repeat(len(seen)).to(device)
+        labels = self.labels.repeat(1 + config.looks).to(device)
         head = encoder.image_head.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
