@@ -1,4 +1,8 @@
-"""Low-rank adapters of pointwise convolutions (LoRA, arXiv 2106.09685), weights of their own."""
+"""Low-rank adapters of pointwise convolutions (LoRA, arXiv 2106.09685), weights of their own.
+
+Unlike those of `encoders.tuning`, which the peft package puts in and which end in the weights that
+they adapt, these are saved beside a backbone that is not, and whoever loads them needs no peft.
+"""
 
 import math
 

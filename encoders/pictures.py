@@ -113,7 +113,7 @@ class PictureTuner:
         config: settings.
 
     Raises:
-        EncoderError: no picture, or fewer than two classes.
+        EncoderError: pictures of fewer than two classes, or a setting below one.
     """
 
     def __init__(
@@ -124,6 +124,9 @@ class PictureTuner:
         names: Sequence[str],
         config: PictureConfig,
     ):
+        for name in ("steps", "batch", "side", "rank", "settle_steps", "settle_batch"):
+            if getattr(config, name) < 1:
+                raise EncoderError(f"pictures.{name} must be at least 1")
         if len(labels.unique()) < 2:
             raise EncoderError("a picture tower learns from pictures of two classes or more")
         self.encoder, self.config = encoder, config
@@ -194,7 +197,7 @@ class PictureTuner:
         head = encoder.image_head.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.head_lr, total_steps=max(config.settle_steps, 1)
+            optimizer, config.head_lr, total_steps=config.settle_steps
         )
         for _ in range(config.settle_steps):
             index = torch.randint(len(labels), (config.settle_batch,), generator=self.generator)

@@ -63,7 +63,7 @@ def tune(cfg: DictConfig) -> None:
     seen, unseen = (read(d, classes, cfg.most, cfg.seed) for d in (data, valid))
     config = PictureConfig(**OmegaConf.to_container(cfg.pictures, resolve=True))
     texts = encoder.embed_text(names)
-    before = accuracy(encoder, *unseen, texts) if len(unseen[1]) else float("nan")
+    before = accuracy(encoder, *unseen, texts)
     tuner = PictureTuner(encoder, *seen, names, config)
     say(f"pictures: {len(seen[1])} of {len(classes)} classes, {len(unseen[1])} to validate on")
     log = Path(cfg.exp) / "log" / f"{cfg.out}.csv"
@@ -83,8 +83,9 @@ def tune(cfg: DictConfig) -> None:
                 )
                 spoke = now
     tuner.finish()
-    after = accuracy(encoder, *unseen, texts) if len(unseen[1]) else float("nan")
-    say(f"pictures: of the validation pictures {before:.3f} were named right, now {after:.3f}")
+    if len(unseen[1]):
+        after = accuracy(encoder, *unseen, texts)
+        say(f"pictures: of the validation pictures {before:.3f} were named right, now {after:.3f}")
     source = SHIPPED / "small" if cfg.init == "shipped" else Path(cfg.init)
     provenance = read_config(source).get("provenance") or {}
     provenance["pictures"] = {"data": str(cfg.data), "pictures": len(seen[1]), **asdict(config)}

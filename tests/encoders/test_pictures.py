@@ -95,6 +95,9 @@ def test_new_adapters_leave_the_features_as_they_are():
     encoder.adapt_images(4)
     for old, new in zip(before, encoder.image_features(pictures), strict=True):
         assert torch.equal(old, new)
+    torch.nn.init.ones_(encoder.image_adapter["conv_head"].up)
+    encoder.adapters_changed()
+    assert not torch.allclose(before[0], encoder.image_features(pictures)[0], atol=1e-3)
 
 
 def test_looks_are_seeded_differ_and_stay_within_colours():
@@ -134,6 +137,12 @@ def test_it_learns_to_name_pictures_it_has_not_seen_and_leaves_sounds_and_texts_
     assert again.fingerprint == encoder.fingerprint
     pictures = [*unseen[0]]
     assert torch.allclose(again.embed_image(pictures), encoder.embed_image(pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["steps", "rank", "settle_steps"])
+def test_a_setting_below_one_is_refused_by_name(name):
+    with pytest.raises(EncoderError, match=f"pictures.{name} must be at least 1"):
+        PictureTuner(fresh(), *drawn(1, 0), SHAPES, PictureConfig(**{name: 0}))
 
 
 def test_pictures_of_one_class_teach_nothing():
