@@ -1,4 +1,4 @@
-"""What an action of the mask policy is: one value a bin, a tile of bins or a cell of the prior."""
+"""What an action of the mask policy is: a bin, a tile, a cell of the prior, a whole reading."""
 
 from typing import Any, Self
 
@@ -168,13 +168,51 @@ class PriorExploration(TileExploration):
         return torch.sigmoid(self.model.decode(self.scene, self.query, heat))
 
 
+class ReadingExploration(BinExploration):
+    """Two Beta actions a mixture: how open its mask is, and how sharp.
+
+    An action makes of the logits l the mask sigmoid(c l + d), a reading as `sep.candidates` tries
+    them. The proposals are sigmoid(m), m the weighted mean logit, and s / (1 + s), s the weighted
+    mean of |l|; for an action Z, d is logit Z_0 - logit E[Z_0] and log c logit Z_1 - logit E[Z_1],
+    so that the mean action leaves the mask as it is. Densities are exact. Two numbers a mixture are
+    so few that a group of masks tells which way to go, even by rewards that say little.
+
+    Args:
+        limit: largest |d| and |log c|.
+    """
+
+    def __init__(self, limit: float = 2.0):
+        self.limit = limit
+
+    def proposal(self, logits: Tensor, weight: Tensor) -> Tensor:
+        """Mask logits and bin weights (B, H, T) to the proposal (B, 2, 1)."""
+        total = weight.sum((1, 2)).clamp(min=1e-8)
+        level = (weight * logits).sum((1, 2)) / total
+        spread = (weight * logits.abs()).sum((1, 2)) / total
+        return torch.stack([torch.sigmoid(level), spread / (1 + spread)], 1)[..., None]
+
+    def draw(self, policy: BetaPolicy, proposal: Tensor, group: int) -> Tensor:
+        """Sample actions (B, G, 2, 1), independent of each other."""
+        return policy.sample(proposal, group)
+
+    def masks(self, logits: Tensor, mean: Tensor, action: Tensor) -> Tensor:
+        """Actions (B, G, 2, 1) to masks (B, G, H, T); arguments as for tiles."""
+        shift = torch.logit(action) - torch.logit(mean)[:, None]
+        offset, stretch = shift.clamp(-self.limit, self.limit).unbind(2)  # (B, G, 1) each
+        return torch.sigmoid(stretch[..., None].exp() * logits[:, None] + offset[..., None])
+
+    def pool(self, weight: Tensor) -> Tensor:
+        """Both actions of a mixture count alike: (B, H, T) to ones (B, 2, 1)."""
+        return weight.new_ones(len(weight), 2, 1)
+
+
 Exploration = BinExploration | TileExploration
 
 
 def named(
     name: str, tile: tuple[int, int] = (8, 8), grid: tuple[int, int] = (16, 16)
 ) -> Exploration:
-    """The exploration called `name`: bin, tile or prior (of size `tile`), copula (noise on `grid`).
+    """The exploration called `name`: bin, tile, prior (of size `tile`), copula (`grid`), reading.
 
     Raises:
         OptionError: an unknown name.
@@ -184,6 +222,7 @@ def named(
         "tile": lambda: TileExploration(tile),
         "copula": lambda: CopulaExploration(grid),
         "prior": lambda: PriorExploration(tile),
+        "reading": ReadingExploration,
     }
     if name not in kinds:
         raise OptionError(f"explore '{name}' is unknown; use {', '.join(kinds)}")

@@ -17,6 +17,8 @@ class PolicyOptions:
         group: `mixture`, advantages relative to the G masks of a mixture; `batch`, relative to
             an EMA baseline and the whole batch (MARS-Sep).
         ema_decay: of that baseline.
+        choice: the reward only says which mask of a mixture is the best: 1 for that, 0 for the
+            others. No gradient goes through a choice.
         inner_epochs: updates a rollout.
         clip: eps of the clipped surrogate; surrogate: its weight.
         ratio: `bin`, `frame` or `mean`.
@@ -51,6 +53,7 @@ class PolicyOptions:
     group_size: int = 1
     group: str = "batch"
     ema_decay: float = 0.92
+    choice: bool = False
     inner_epochs: int = 1
     clip: float = 0.2
     surrogate: float = 1.0
@@ -88,6 +91,11 @@ class PolicyOptions:
             raise OptionError(f"group '{self.group}' is unknown; use mixture or batch")
         if self.group == "mixture" and self.group_size < 2:
             raise OptionError("group=mixture needs group_size of at least 2")
+        if self.choice and (self.group_size < 2 or self.pathwise or self.direct):
+            raise OptionError(
+                "a choice is made between masks and has no gradient; "
+                "set group_size=2 or more, pathwise=0 and direct=0"
+            )
         if self.tas not in MODES:
             raise OptionError(f"tas '{self.tas}' is unknown; use {', '.join(MODES)}")
         if self.replay and not self.surrogate:

@@ -15,7 +15,7 @@ from sep.errors import OptionError
 from sep.model import QueryNet
 from sep.policy import BetaPolicy
 from sep.rl.advantage import EmaBaseline, batch_advantage, group_advantage, spread_windows
-from sep.rl.explore import Exploration
+from sep.rl.explore import Exploration, ReadingExploration
 from sep.rl.options import PolicyOptions
 from sep.rl.ppo import clipped_surrogate
 from sep.rl.replay import Memory, ReplayBuffer, Replayed
@@ -76,6 +76,8 @@ class PolicyTask:
         self.windows, self.teacher, self.options = windows, teacher, options
         if concentration is not None and (options.replay or options.kappa_end is not None):
             raise OptionError("a kappa for each entry goes neither with replay nor with kappa_end")
+        if options.hint and isinstance(explore, ReadingExploration):
+            raise OptionError("a hint is a better mask, which no reading is; set another explore")
         self.terms, self.concentration = terms, concentration
         self.policy = BetaPolicy(options.kappa)
         self.baseline = EmaBaseline(options.ema_decay)
@@ -192,10 +194,12 @@ class PolicyTask:
         options, grid = self.options, self.model.spectrogram
         rollout = self.listen(batch, masks)
         reward, parts = self.reward(rollout)
-        mean = float(distributed.mean(reward.mean()))
         values = {f"reward/{name}": value.mean() for name, value in parts.items()}
         values["reward"] = reward.mean()
+        if options.choice:
+            reward = (reward == reward.amax(1, keepdim=True)).to(reward)
         if options.group == "batch":
+            mean = float(distributed.mean(reward.mean()))
             values["baseline"] = torch.tensor(self.baseline.update(mean))
             advantage = batch_advantage(reward, float(values["baseline"]), distributed.mean)
             values["reward_spread"] = reward.std(correction=0)

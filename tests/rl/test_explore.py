@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from sep.policy import BetaPolicy
-from sep.rl.explore import BinExploration, CopulaExploration, TileExploration, named
+from sep.rl.explore import (
+    BinExploration,
+    CopulaExploration,
+    ReadingExploration,
+    TileExploration,
+    named,
+)
 
 
 def test_the_mean_action_leaves_the_mask_as_it_was():
@@ -107,8 +113,55 @@ def test_bins_are_drawn_independently():
     assert abs(torch.corrcoef(action[:, 0].T)[0, 1]) < 0.03
 
 
+def test_a_reading_proposes_how_open_and_how_sharp_a_mask_is():
+    logits, weight = torch.tensor([[[1.0, -3.0]]]), torch.tensor([[[3.0, 1.0]]])
+    proposal = ReadingExploration().proposal(logits, weight)  # mean logit 0, mean size 1.5
+    torch.testing.assert_close(proposal, torch.tensor([[[0.5], [0.6]]]))
+
+
+def test_the_actions_of_a_reading_stretch_and_shift_the_logits():
+    explore, logits = ReadingExploration(), torch.tensor([[[1.0, -3.0]]])
+    mean, odds = torch.tensor([[[0.5], [0.6]]]), torch.tensor([1.0, 1.5])
+    same = explore.masks(logits, mean, mean[:, None])[:, 0]
+    torch.testing.assert_close(same, torch.sigmoid(logits))
+    action = (odds * torch.tensor([1.5, 2.0])) / (1 + odds * torch.tensor([1.5, 2.0]))
+    masks = explore.masks(logits, mean, action[None, None, :, None])  # odds times 1.5 and 2
+    shifted = 2 * logits + torch.log(torch.tensor(1.5))
+    torch.testing.assert_close(masks[:, 0], torch.sigmoid(shifted))
+    widest = ReadingExploration(limit=0.5).masks(logits, mean, action[None, None, :, None])
+    torch.testing.assert_close(
+        widest[:, 0], torch.sigmoid(logits * torch.tensor(0.5).exp() + torch.log(torch.tensor(1.5)))
+    )
+
+
+def test_readings_give_the_gradient_of_the_expected_reward_by_brute_force():
+    # E[R] as a sum over a grid of both actions; R is 1 or 0, so that no gradient goes through it
+    policy, explore, points = BetaPolicy(9.0), ReadingExploration(), 200
+    weight = torch.tensor([[[1.0, 3.0, 2.0]]]).double()
+    start = torch.tensor([[[0.3, -0.5, 1.0]]]).double()
+    one = (torch.arange(points).double() + 0.5) / points
+    action = torch.cartesian_prod(one, one)[None, ..., None]  # (1, G, 2, 1)
+    masks = explore.masks(start, policy.mean(explore.proposal(start, weight)), action)
+    reward = ((masks[..., 2] > 0.8) & (masks[..., 1] < 0.4)).double()[..., 0]
+    assert 0.1 < reward.mean() < 0.9
+
+    def expected(logits):
+        density = policy.log_prob(explore.proposal(logits, weight), action).sum((-2, -1)).exp()
+        return (density * reward).sum() / points**2
+
+    logits = start.clone().requires_grad_()
+    (found,) = torch.autograd.grad(expected(logits), logits)
+    log_prob = policy.log_prob(explore.proposal(logits, weight), action).sum((-2, -1))
+    score = (log_prob.detach().exp() * log_prob * reward).sum() / points**2
+    torch.testing.assert_close(torch.autograd.grad(score, logits)[0], found)
+    assert found.abs().min() > 1e-4
+
+
 def test_explorations_have_names():
+    assert type(named("reading")) is ReadingExploration
     assert type(named("bin")) is BinExploration and named("tile", (4, 2)).tile == (4, 2)
     assert named("copula", grid=[3, 5]).grid == (3, 5)
-    with pytest.raises(ValueError, match="explore 'pixel' is unknown; use bin, tile, copula"):
+    with pytest.raises(
+        ValueError, match="explore 'pixel' is unknown; use bin, tile, copula, prior, reading"
+    ):
         named("pixel")

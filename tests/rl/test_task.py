@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sep.rl import task as task_module
-from sep.rl.explore import BinExploration, TileExploration
+from sep.rl.explore import BinExploration, ReadingExploration, TileExploration
 from sep.rl.options import PolicyOptions
 from sep.rl.ppo import clipped_surrogate
 from sep.rl.reward import Similarity, SiSdrGain, WeightedSum
@@ -53,7 +53,9 @@ def test_four_updates_a_rollout_make_it_act(parts):
     assert values["kl_old"] > 1e-6
 
 
-@pytest.mark.parametrize("explore", [BinExploration(), TileExploration((8, 4))])
+@pytest.mark.parametrize(
+    "explore", [BinExploration(), TileExploration((8, 4)), ReadingExploration()]
+)
 def test_the_first_update_sees_the_policy_that_drew_to_the_bit(parts, explore, monkeypatch):
     seen = []
 
@@ -97,6 +99,30 @@ def test_the_pathwise_term_raises_the_reward_faster_than_scores_alone(parts):
         return sum(task.train_step(step, 0.3)["reward"] for step in range(24)) / 24
 
     assert last_rewards(1.0) > last_rewards(0.0) + 0.01
+
+
+def test_of_a_choice_only_the_best_mask_is_known(parts):
+    task = make(parts, choice=True, **MIXTURE_GROUP)
+    batch = task._drawn(0)
+    masks = torch.rand(len(batch.label), 4, *batch.mixture.shape[1:])
+    masks[0] = 0.5  # all alike, so that there is nothing to choose
+    total = task.reward(task.listen(batch, masks))[0]
+    reward, advantage, values = task.score(batch, masks)
+    assert torch.equal(reward[1:].argmax(1), total[1:].argmax(1))
+    assert reward[0].tolist() == [1, 1, 1, 1] and reward[1:].sum(1).unique().tolist() == [1]
+    assert advantage[0].abs().max() == 0
+    best = advantage[1, total[1].argmax()].item()  # one of four: (1 - 1/4) / sqrt(3/16)
+    assert best == pytest.approx(3**0.5, rel=1e-4)
+    assert values["reward"] == pytest.approx(total.mean().item())  # the log has the score itself
+
+
+def test_choices_between_readings_raise_what_they_are_made_by(parts):
+    task = make(
+        parts, ReadingExploration(), choice=True, inner_epochs=2, lr=5e-3, kappa=20.0, kl=0.0,
+        **MIXTURE_GROUP,
+    )  # fmt: skip
+    rewards = [task.train_step(step, 0.3)["reward/si_sdr"] for step in range(60)]
+    assert sum(rewards[-15:]) / 15 > sum(rewards[:15]) / 15 + 0.05
 
 
 def _losses(parts, **options):
@@ -186,6 +212,8 @@ def test_a_resumed_run_repeats_the_losses(parts, tmp_path):
         {"group": "team"},
         {"group": "mixture", "group_size": 1},
         {"group": "batch", "windowed": 0.5},
+        {"choice": True},
+        {"choice": True, "group": "mixture", "group_size": 4, "pathwise": 1.0},
         {"tas": "group"},
     ],
 )
