@@ -1,5 +1,9 @@
 """A query that hears what it has found, and asks again."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -37,7 +41,8 @@ def logits(
 
     The network reads the mixture once. Its first estimates are heard window by window, each of
     which refines the queries for itself; from the middle of one to that of the next the logits go
-    over linearly. Where the network has a memory, what it knows is then set against them
+    over linearly. Where the network has a memory, the queries are first seen in the light of what
+    each window sounds like (`sep.context`), what the network knows is set against them at the end
     (`sep.rivals`), and they are raised or lowered by how far what was found speaks for the query
     (`sep.presence`).
 
@@ -52,25 +57,40 @@ def logits(
     grid = model.spectrogram
     spectrum = grid.stft(wave)
     maps = model.maps(spectrum.abs())
-    first = model.combine(maps, query)
+    edges = _edges(wave.shape[-1], window or window_of(model, encoder))
+    shares = _shares(edges, spectrum.shape[-1], grid.hop).to(wave.device)
+    windows = list(pairwise(edges))
+    if model.remembers:
+        sounds = [embedded(encoder, wave[:, a:b], model.sample_rate)[:, None] for a, b in windows]
+        asked = [model.in_context(query, sound) for sound in sounds]
+        first = _by_window(model, maps, asked, shares)
+    else:
+        asked, first = [query] * len(windows), model.combine(maps, query)
     mask = grid.unwarp(torch.sigmoid(first))
     estimate = grid.istft(spectrum[:, None] * mask, wave.shape[-1])  # (B, Q, N)
     heard = torch.stack([estimate, wave[:, None] - estimate])  # (2, B, Q, N)
-    edges = _edges(wave.shape[-1], window or window_of(model, encoder))
-    shares = _shares(edges, first.shape[-1], grid.hop).to(first.device)
-    total, shift = torch.zeros_like(first), torch.zeros_like(first[:, :, 0])
-    for begin, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
+    shift = torch.zeros_like(first[:, :, 0])
+    for k, (begin, end) in enumerate(windows):
         vectors = embedded(encoder, heard[..., begin:end].flatten(0, -2), model.sample_rate)
         found, rest = vectors.view(2, *query.shape)
-        asked = refined(query, found, rest)
-        shift += share * model.evidence(found, query)[..., None]
-        if model.kind == "query":  # its logits of a frame are of the maps of that frame alone
-            near = share.nonzero()[:, 0]
-            frames = slice(int(near[0]), int(near[-1]) + 1)
-            total[..., frames] += share[frames] * model.combine(maps[..., frames], asked)
-        else:
-            total += share * model.combine(maps, asked)
-    return model.against_rivals(total, maps) + shift[:, :, None]
+        shift += shares[k] * model.evidence(found, query)[..., None]
+        asked[k] = refined(asked[k], found, rest)
+    again = _by_window(model, maps, asked, shares)
+    return model.against_rivals(again, maps) + shift[:, :, None]
+
+
+def _by_window(model: QueryNet, maps: Any, queries: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """Logits (B, Q, H, T) of queries (B, Q, D) of each window, by their shares (windows, T)."""
+    total, whole = None, model.kind != "query"
+    for query, share in zip(queries, shares, strict=True):
+        near = share.nonzero()[:, 0]
+        frames = slice(None) if whole else slice(int(near[0]), int(near[-1]) + 1)
+        # where `kind` is query, the logits of a frame are of the maps of that frame alone
+        part = share[frames] * model.combine(maps if whole else maps[..., frames], query)
+        if total is None:
+            total = part.new_zeros(*part.shape[:-1], len(share))
+        total[..., frames] += part
+    return total
 
 
 def window_of(model: QueryNet, encoder: Encoder) -> float:

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from sep import rivals
 from sep.backbone import BackboneUNet
+from sep.context import in_context
 from sep.device import autocast
 from sep.errors import ModelError
 from sep.joined import Joined
@@ -139,6 +140,13 @@ class QueryNet(nn.Module):
         known = self.synth_net.scale * self.prompt(normalize(self.recall.known, dim=-1))
         return rivals.against(logits, self.base(maps), known, self.synth_net.bias)
 
+    def in_context(self, query: Tensor, heard: Tensor) -> Tensor:
+        """Queries in the light of what a recording sounds like, by the memory (`sep.context`).
+
+        Queries and, to broadcast with them, embeddings of recordings: (..., D) of norm 1.
+        """
+        return in_context(query, heard, normalize(self.recall.known, dim=-1))
+
     def evidence(self, found: Tensor, query: Tensor) -> Tensor:
         """What sounds that were found add to their queries' logits (`sep.presence`).
 
@@ -152,11 +160,10 @@ class QueryNet(nn.Module):
     def _product(self, maps: Tensor, query: Tensor, head: "_InnerProduct") -> Tensor:
         weight = head.scale * self.prompt(query)
         several = weight if weight.dim() == 3 else weight[:, None]
-        with autocast(maps.device, self.amp):
-            logits = torch.bmm(several.to(maps.dtype), maps.flatten(2)).unflatten(
-                -1, maps.shape[-2:]
-            )
-        logits = logits.float() + head.bias
+        # in float32, which on a CPU is faster than to round maps first; and queries that differ by
+        # little, as those of neighbouring segments do, give masks that do
+        logits = torch.bmm(several, maps.flatten(2)).unflatten(-1, maps.shape[-2:])
+        logits = logits + head.bias
         return logits if weight.dim() == 3 else logits[:, 0]
 
     def _input(self, magnitude: Tensor) -> Tensor:

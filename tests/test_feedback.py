@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from encoders import precision
-from sep import audio, feedback, hub
+from sep import audio, feedback, hub, rivals
 from sep.chunk import Chunking
 from sep.separator import Separator
 
@@ -34,6 +34,14 @@ def queries(separator):
     """Two that are somewhat like what noise leaves behind the untrained model."""
     noisy = separator.query(audio=(noise(16_000, seed=3), 16_000))
     return normalize(separator.queries(["a bell", "a dog"]) + noisy, dim=-1)
+
+
+def recalling(separator):
+    """Its network with a memory of three classes."""
+    model = hub.extend(separator.model, "query", recall={"count": 3, "beta": 7.0})
+    model.amp = False
+    model.recall.known.copy_(separator.encoder.embed_text(["a dog", "rain", "a bell"]))
+    return model.eval()
 
 
 def test_a_query_is_drawn_to_what_it_found_and_away_from_the_rest():
@@ -139,12 +147,33 @@ def test_files_and_waveforms_are_refined_alike(separator, queries, tmp_path):
         torch.testing.assert_close(audio.read(name)[0], target, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_with_a_memory_each_window_says_what_is_meant_in_it(separator, queries):
+    model = recalling(separator)
+    encoder, size = separator.encoder, separator.encoder.window
+    wave = torch.cat([noise(1, size), 0.5 * noise(1, 2 * size, seed=4).cumsum(1).sin()], 1)
+    maps = model.maps(model.spectrogram.stft(wave).abs())
+    sixth = maps.shape[-1] // 6 - 1  # frames up to the middle of the first of three windows
+    wanted = []
+    for begin, end in ((0, size), (2 * size, 3 * size)):
+        heard = encoder.embed_audio(wave[:, begin:end], 16_000)[:, None]
+        asked = model.in_context(queries[None], heard)
+        first = model.separate(wave, asked)[..., begin:end]
+        vectors = [
+            encoder.embed_audio(part, 16_000) for part in (first[0], wave[:, begin:end] - first[0])
+        ]
+        again = model.combine(maps, feedback.refined(asked, *(v[None] for v in vectors)))
+        shift = model.evidence(vectors[0], queries)
+        wanted.append(model.against_rivals(again, maps) + shift[None, :, None, None])
+    found = feedback.logits(model, encoder, wave, queries[None])
+    reach = sixth - rivals.FRAMES // 2  # rivals hear that far into the next window
+    for part, expected in ((slice(reach), wanted[0]), (slice(-reach, None), wanted[1])):
+        torch.testing.assert_close(found[..., part], expected[..., part], atol=2e-3, rtol=2e-3)
+
+
 def test_what_has_a_memory_refines_unless_told_otherwise(separator, queries, tmp_path):
     encoder, mixture = separator.encoder, noise(1, 20_000)
-    recalling = hub.extend(separator.model, "query", recall={"count": 3, "beta": 7.0})
-    recalling.amp = False
-    recalling.recall.known.copy_(encoder.embed_text(["a dog", "rain", "a bell"]))
-    remembering = Separator(recalling, encoder, "cpu", separator.chunking)
+    remembering = Separator(recalling(separator), encoder, "cpu", separator.chunking)
     audio.write(tmp_path / "x.wav", mixture, 16_000, "FLOAT")
     for each, refines in ((separator, False), (remembering, True)):
         assert each.refines is refines

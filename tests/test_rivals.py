@@ -71,8 +71,9 @@ def test_refined_queries_meet_the_rivals_that_the_memory_holds(kind):
     assert changed.shape == logits.shape and not torch.allclose(changed, logits)
     assert torch.equal(plain.against_rivals(logits, plain.maps(magnitude)), logits)  # no memory
     wave = 0.1 * torch.randn(1, 20_000)
-    wanted = model.maps(model.spectrogram.stft(wave).abs())
-    wanted = model.against_rivals(model.combine(wanted, query), wanted)
+    maps, silence = model.maps(model.spectrogram.stft(wave).abs()), torch.zeros(1, 1, encoder.dim)
+    wanted = model.combine(maps, model.in_context(query, silence))
+    wanted = model.against_rivals(wanted, maps)
     wanted = wanted + model.evidence(torch.zeros_like(query), query)[..., None, None]
     found = feedback.logits(model, Deaf(encoder.window), wave, query)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
