@@ -1,5 +1,7 @@
 """Losses of the heads of a `TraceNet`: when, where and what (VideoSEG-O3, arXiv 2606.06819)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
@@ -61,6 +63,7 @@ class TraceLoss:
     Args:
         when, where, what: weights.
         policy: weight of `head_gradient` on the first source, with `group` draws a head.
+        classes: for each class of the data its index among the network's; None: the same order.
     """
 
     def __init__(
@@ -70,7 +73,9 @@ class TraceLoss:
         what: float = 0.1,
         policy: float = 0.0,
         group: int = 4,
+        classes: Sequence[int] | None = None,
     ):
+        self.classes = None if classes is None else torch.tensor(classes)
         self.when, self.where, self.what = when, where, what
         self.policy, self.group = policy, group
 
@@ -79,7 +84,8 @@ class TraceLoss:
         batch = update.batch
         trace = update.model.trace(update.maps, batch.query)
         when, where = occupied(batch.warped)
-        label = batch.label.to(trace.what.device)
+        label = batch.label if self.classes is None else self.classes[batch.label.cpu()]
+        label = label.to(trace.what.device)
         bce = nn.functional.binary_cross_entropy_with_logits
         losses = {
             "when": (self.when, bce(trace.when, when.to(trace.when))),

@@ -36,7 +36,7 @@ def mechanisms(
         reward: of final masks of `turns`; None takes their IoU with the ideal.
 
     Raises:
-        OptionError: the network has no place for a mechanism, or other classes than the data.
+        OptionError: the network has no place for a mechanism, or lacks a class of the data.
     """
     calibrate = settings.get("calibrate") or {}
     emit, kappa = calibrate.get("emit"), calibrate.get("kappa")
@@ -51,8 +51,9 @@ def mechanisms(
             model.name_classes(
                 bank.labels, embed_text([f"the sound of {name}" for name in bank.labels])
             )
-        elif trace and labels != bank.labels:
-            raise OptionError("trace: the model knows other classes than these data have")
+        for name in bank.labels if trace else ():
+            if name not in model.config["labels"]:
+                raise OptionError(f"trace: the model does not know '{name}', which these data have")
     terms: list[Term] = []
     try:
         if emit:
@@ -60,7 +61,9 @@ def mechanisms(
         if kappa:
             terms.append(ConfidenceLoss())
         if trace:
-            terms.append(TraceLoss(**trace))
+            known = model.config["labels"]
+            classes = [known.index(name) for name in bank.labels]
+            terms.append(TraceLoss(**trace, classes=classes))
         if turns:
             terms.append(TurnLoss(reward, **turns))
         return terms, ConfidentKappa(*kappa) if kappa else None

@@ -11,7 +11,9 @@ from sep.rl.options import PolicyOptions
 from sep.rl.reward import SiSdrGain, WeightedSum
 from sep.rl.task import PolicyTask
 from sep.rl.videoseg import mechanisms
+from sep.train.batch import draw_batch
 from sep.train.supervised import SupervisedTask
+from sep.train.term import Update
 
 SETTINGS = {
     "calibrate": {"emit": {"weight": 1.0}, "kappa": [4.0, 30.0]},
@@ -49,8 +51,24 @@ def test_classes_are_those_of_the_data(parts):
     assert model.config["labels"] == bank.labels
     assert torch.equal(model.prototypes, embed_text(bank.labels))
     model.config["labels"] = ["another"]
-    with pytest.raises(ValueError, match="other classes"):
+    with pytest.raises(ValueError, match=f"does not know '{bank.labels[0]}'"):
         mechanisms({"trace": SETTINGS["trace"]}, model, bank, embed_text)
+
+
+def test_a_network_that_knows_more_classes_finds_those_of_the_data_by_name(parts):
+    model, bank = hub.extend(parts[0], "trace"), parts[1].bank
+    known = [*reversed(bank.labels), "another"]
+    model.name_classes(known, embed_text(known))
+    terms, _ = mechanisms({"trace": SETTINGS["trace"]}, model, bank, embed_text)
+    assert [known[k] for k in terms[0].classes] == bank.labels
+    batch = draw_batch(*parts[1:3], model.spectrogram, 0, mixed=0.0)
+    maps = model.maps(batch.magnitude)
+    update = Update(model, batch, maps, model.combine(maps, batch.query), batch.mixture)
+    _, values = terms[0](update)
+    what = model.trace(maps, batch.query).what
+    index = torch.tensor([[known.index(bank.labels[k]) for k in row] for row in batch.label])
+    wanted = -what.gather(-1, index[..., None]).clamp(min=1e-8).log().mean()
+    torch.testing.assert_close(values["trace/what"], wanted.detach())
 
 
 def test_everything_together_trains_and_the_first_rollout_is_the_same_without(parts):
