@@ -222,6 +222,12 @@ def test_settings_that_make_no_sense_are_refused(options):
         PolicyOptions(**options)
 
 
+def test_a_reading_has_no_hint(parts):
+    options = MIXTURE_GROUP | {"replay": 1.0, "hint": 0.3}
+    with pytest.raises(ValueError, match="no reading is"):
+        make(parts, ReadingExploration(), **options)
+
+
 def test_a_term_is_added_to_the_loss_and_logged(parts):
     def open_masks(strength):
         def term(update):
