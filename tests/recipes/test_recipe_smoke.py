@@ -230,6 +230,9 @@ def test_a_critic_is_trained_and_rewards_and_is_not_the_judge(finished):
     succeed(exp, *tune)
     log = (exp / "heard" / "log.csv").read_text()
     assert "train/reward/critic" in log and "train/reward/hit" in log
+    succeed(exp, "rl.py", "rl=choice", "steps=1", "out=chosen", "valid_mixtures=2", "rl.batch=2")
+    log = (exp / "chosen/log.csv").read_text()
+    assert "train/reward/critic" in log and "train/ratio_max" in log
     shutil.rmtree(exp / "critic")
     shutil.copytree(exp / "judge", exp / "critic")
     done = program(exp, *tune)
