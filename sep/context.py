@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sep.presence import SPREAD
+from sep.presence import likeness
 
 # Chosen on validation mixtures with the model that ships.
 SHARPNESS = 10.0  # of the nearness of a query to the classes
@@ -27,8 +27,7 @@ def in_context(query: Tensor, heard: Tensor, known: Tensor) -> Tensor:
             query speaks.
         known: (L, D) of norm 1, the classes.
     """
-    likeness = heard @ known.T
-    score = likeness - likeness.mean(-1, keepdim=True)
-    score = score / likeness.std(-1, correction=0, keepdim=True).clamp(min=SPREAD)
+    mean, spread = likeness(heard, known)
+    score = (heard @ known.T - mean) / spread
     share = torch.softmax(SHARPNESS * (query @ known.T) + LIKENESS * score, -1)
     return normalize(query + normalize(share @ known, dim=-1), dim=-1)

@@ -115,14 +115,14 @@ class Picture:
         names: of the sounds.
         queries: their embeddings (Q, D).
         refine: whether the targets are those of refined queries, each of a moment of its own; the
-            prior is that of the queries as they were asked, and of the first mask then.
+            prior is that of the queries as they were asked, of no mask that was used.
     """
 
     def __init__(
         self, model: QueryNet, names: Sequence[str], queries: Tensor, refine: bool = False
     ):
         self.model, self.names, self.queries = model, names, queries
-        self.masked = "the first mask" if refine else "the mask"  # which has the prior
+        self.masked = "the mask as asked" if refine else "the mask"  # which has the prior
         self.grid = model.spectrogram
         self.pools: list[Pool] = []
         self.prior: Prior | None = None

@@ -8,6 +8,13 @@ LESS, MORE = 1.5, 0.3  # taken from the logits of what is absent, added to those
 SPREAD = 1e-3  # the least standard deviation that scores are told by
 
 
+def likeness(heard: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (..., 1) of the cosines of sounds (..., D) to classes (L, D)."""
+    cosines = heard @ known.T
+    spread = cosines.std(-1, correction=0, keepdim=True).clamp(min=SPREAD)
+    return cosines.mean(-1, keepdim=True), spread
+
+
 def evidence(found: Tensor, asked: Tensor, known: Tensor) -> Tensor:
     """What to add to the mask logits of a query once its sound was heard: (..., D) twice to (...).
 
@@ -21,8 +28,7 @@ def evidence(found: Tensor, asked: Tensor, known: Tensor) -> Tensor:
         found: embeddings of sounds, of norm 1, or zeros for silence, which scores 0.
         asked: of the queries, of norm 1; known: (L, D), of the classes.
     """
-    likeness = found @ known.T
-    score = (found * asked).sum(-1) - likeness.mean(-1)
-    score = score / likeness.std(-1, correction=0).clamp(min=SPREAD)
+    mean, spread = likeness(found, known)
+    score = ((found * asked).sum(-1, keepdim=True) - mean).div(spread)[..., 0]
     low, high = SCORES
     return (LESS + MORE) * ((score - low) / (high - low)).clamp(0, 1) - LESS

@@ -168,9 +168,10 @@ class Separator:
             weights: weight by kind of query.
             candidates: how many readings of the network to try (`sep.candidates`); the more similar
                 to the query a result, the more it weighs.
-            refine: separate twice, the second time by the query and what it found around each
-                moment (`sep.feedback`), less what else the model knows (`sep.rivals`). None does
-                so where the model has a memory, as the one that ships; False is twice as fast.
+            refine: separate twice, by what the query may mean in this recording (`sep.context`),
+                then by what it found around each moment, too (`sep.feedback`), less what else the
+                model knows (`sep.rivals`). None does so where the model has a memory, as the one
+                that ships; False is twice as fast.
             sharpness: factor on the mask logits; above 1 masks come nearer to 0 or 1.
             query: (D,) from `query`, in place of the five above, to embed it once for many files.
             progress: called with samples done and in all, at the model's rate.

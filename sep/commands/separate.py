@@ -159,7 +159,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--figure",
         metavar="FILE.png",
         help="picture of one recording, its masks and targets, and the prior of a model with one "
-        "(where results are refined that of the first of two masks)",
+        "(where results are refined that of the query as it was asked)",
     )
     add("--summary", metavar="FILE.json", help="how every recording went, for other programs")
     existing = group.add_mutually_exclusive_group()

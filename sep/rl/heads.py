@@ -84,7 +84,7 @@ class TraceLoss:
         batch = update.batch
         trace = update.model.trace(update.maps, batch.query)
         when, where = occupied(batch.warped)
-        label = batch.label if self.classes is None else self.classes[batch.label.cpu()]
+        label = batch.label if self.classes is None else self.classes[batch.label]
         label = label.to(trace.what.device)
         bce = nn.functional.binary_cross_entropy_with_logits
         losses = {
