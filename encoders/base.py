@@ -65,7 +65,7 @@ class Encoder(ABC):
         """Move all towers to `device` and return the encoder."""
 
     def folded(self) -> Self:
-        """The encoder itself, from now on faster and neither trained nor saved any more."""
+        """The encoder, or a twin that hears faster and is neither trained nor saved."""
         return self
 
     @abstractmethod

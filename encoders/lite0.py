@@ -4,6 +4,7 @@ The network is timm's `tf_efficientnet_lite0`, weight by weight and bit by bit; 
 starts several times faster than importing the timm package.
 """
 
+import functools
 import math
 
 import torch
@@ -54,8 +55,8 @@ class Lite0(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map (B, 3, height, width) to maps (B, 1280, height / 32, width / 32)."""
-        x = relu6(self.bn1(self.conv_stem(x)), inplace=True)
-        return relu6(self.bn2(self.conv_head(self.blocks(x))), inplace=True)
+        x = _active(self.conv_stem, self.bn1, x)
+        return _active(self.conv_head, self.bn2, self.blocks(x))
 
     def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
         """Map those maps to logits, or with `pre_logits` to their means (B, 1280)."""
@@ -68,10 +69,15 @@ class Lite0(nn.Module):
 
 
 class _Conv(nn.Conv2d):
-    """A convolution; a depthwise one in low precision on a CPU is `_Depthwise`."""
+    """A convolution; a depthwise one in low precision on a CPU is `_Depthwise` in training."""
+
+    def padded(self, x: Tensor) -> Tensor:
+        """What the convolution, with `padding`, is applied to."""
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.groups == 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        x = self.padded(x)
+        if self.groups == 1 or not _low(x) or not torch.is_grad_enabled():
             return super().forward(x)
         low = torch.get_autocast_dtype("cpu")
         bias = None if self.bias is None else self.bias.to(low)
@@ -108,11 +114,46 @@ class _Depthwise(torch.autograd.Function):
 class _Same(_Conv):
     """Convolution padded to ceil(size / stride), more after than before where that is odd."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def padded(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (-size % stride + kernel - stride for size in x.shape[2:])
-        x = pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return super().forward(x)
+        return pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+def _low(x: Tensor) -> bool:
+    """Whether convolutions of `x` are in low precision on a CPU."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+def _active(conv: _Conv, norm: nn.Module, x: Tensor) -> Tensor:
+    """relu6(norm(conv(x))), in one pass over memory where the norm is folded and nothing learns.
+
+    Values are the same. The maps are so large that relu6 takes as long as some convolutions.
+    """
+    if not isinstance(norm, nn.Identity) or torch.is_grad_enabled() or not _low(x) or not _fuses():
+        return relu6(norm(conv(x)), inplace=True)
+    dtype = torch.get_autocast_dtype("cpu")
+    x, weight = (part.to(dtype) for part in (conv.padded(x), conv.weight))
+    bias = None if conv.bias is None else conv.bias.to(dtype)
+    return _conv_relu6(x, weight, bias, conv.padding, conv.stride, conv.groups)
+
+
+def _conv_relu6(x, weight, bias, padding, stride, groups) -> Tensor:
+    """What torch's compiler makes of the two on a CPU; the operator is not public."""
+    fused = torch.ops.mkldnn._convolution_pointwise
+    return fused(x, weight, bias, padding, stride, (1, 1), groups, "hardtanh", [0.0, 6.0], "")
+
+
+@functools.cache
+def _fuses() -> bool:
+    """Whether this torch and processor have that operator, and it does what it should."""
+    x = torch.linspace(-9, 9, 4 * 9).view(1, 4, 3, 3).bfloat16()
+    weight = torch.ones(4, 4, 1, 1).bfloat16()
+    try:
+        made = _conv_relu6(x, weight, None, (0, 0), (1, 1), 1)
+        return torch.equal(made, relu6(conv2d(x, weight)))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 class _Block(nn.Module):
@@ -132,11 +173,11 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expands:
-            y = relu6(self.bn1(self.conv_pw(x)), inplace=True)
-            y = relu6(self.bn2(self.conv_dw(y)), inplace=True)
+            y = _active(self.conv_pw, self.bn1, x)
+            y = _active(self.conv_dw, self.bn2, y)
             y = self.bn3(self.conv_pwl(y))
         else:
-            y = relu6(self.bn1(self.conv_dw(x)), inplace=True)
+            y = _active(self.conv_dw, self.bn1, x)
             y = self.bn2(self.conv_pw(y))
         return y + x if self.skip else y
 

@@ -5,6 +5,7 @@ asked for; the checkpoint holds the audio tower, the projection heads and, where
 learned (`encoders.pictures`), low-rank adapters of the image backbone.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,9 +151,13 @@ class SmallEncoder(Alignable):
         return self
 
     def folded(self) -> Self:
-        """As in `Encoder.folded`; embeddings change by rounding."""
-        fold_norms(self.audio.net)
-        return self
+        """As in `Encoder.folded`: it shares all but the audio tower, and differs by rounding."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
+        kept = {id(part): part for part in (*self.audio.parameters(), *self.audio.buffers())}
+        twin.audio = copy.deepcopy(self.audio, kept)
+        fold_norms(twin.audio.net)
+        return twin
 
     @property
     def heads(self) -> dict[str, nn.Module]:

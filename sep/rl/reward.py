@@ -57,7 +57,7 @@ class Similarity:
     """
 
     at_once = 64  # waveforms embedded together, so that memory does not grow with G
-    at_once_cpu = 16  # where more are no faster
+    at_once_cpu = 32  # where more are no faster
 
     def __init__(
         self,
