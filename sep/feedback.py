@@ -61,7 +61,7 @@ def logits(
     shares = _shares(edges, spectrum.shape[-1], grid.hop).to(wave.device)
     windows = list(pairwise(edges))
     if model.remembers:
-        sounds = [embedded(encoder, wave[:, a:b], model.sample_rate)[:, None] for a, b in windows]
+        sounds = _embedded_by_window(encoder, wave[:, None], windows, model.sample_rate)
         asked = [model.in_context(query, sound) for sound in sounds]
         first = _by_window(model, maps, asked, shares)
     else:
@@ -70,13 +70,25 @@ def logits(
     estimate = grid.istft(spectrum[:, None] * mask, wave.shape[-1])  # (B, Q, N)
     heard = torch.stack([estimate, wave[:, None] - estimate])  # (2, B, Q, N)
     shift = torch.zeros_like(first[:, :, 0])
-    for k, (begin, end) in enumerate(windows):
-        vectors = embedded(encoder, heard[..., begin:end].flatten(0, -2), model.sample_rate)
-        found, rest = vectors.view(2, *query.shape)
+    vectors = _embedded_by_window(encoder, heard, windows, model.sample_rate)
+    for k, (found, rest) in enumerate(vectors):
         shift += shares[k] * model.evidence(found, query)[..., None]
         asked[k] = refined(asked[k], found, rest)
     again = _by_window(model, maps, asked, shares)
     return model.against_rivals(again, maps) + shift[:, :, None]
+
+
+def _embedded_by_window(
+    encoder: Encoder, waves: Tensor, windows: Sequence[tuple[int, int]], sample_rate: int
+) -> list[Tensor]:
+    """What `embedded` makes of windows of sounds (..., N), those of a length at once: (..., D)."""
+    found: dict[int, Tensor] = {}
+    for length in {end - begin for begin, end in windows}:
+        alike = [k for k, (begin, end) in enumerate(windows) if end - begin == length]
+        parts = torch.stack([waves[..., slice(*windows[k])] for k in alike])
+        vectors = embedded(encoder, parts.flatten(0, -2), sample_rate)
+        found |= zip(alike, vectors.view(*parts.shape[:-1], -1), strict=True)
+    return [found[k] for k in range(len(windows))]
 
 
 def _by_window(model: QueryNet, maps: Any, queries: Sequence[Tensor], shares: Tensor) -> Tensor:

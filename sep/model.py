@@ -15,7 +15,7 @@ from sep.joined import Joined
 from sep.presence import evidence
 from sep.recall import Recall
 from sep.spectrogram import Spectrogram
-from sep.unet import UNet
+from sep.unet import UNet, sums
 
 
 class QueryNet(nn.Module):
@@ -162,8 +162,7 @@ class QueryNet(nn.Module):
         several = weight if weight.dim() == 3 else weight[:, None]
         # in float32, which on a CPU is faster than to round maps first; and queries that differ by
         # little, as those of neighbouring segments do, give masks that do
-        logits = torch.bmm(several, maps.flatten(2)).unflatten(-1, maps.shape[-2:])
-        logits = logits + head.bias
+        logits = sums(maps, several) + head.bias
         return logits if weight.dim() == 3 else logits[:, 0]
 
     def _input(self, magnitude: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
+from sep.unet import sums
+
 # Chosen on 200 validation mixtures with the model that ships.
 SHARE = 0.25  # how much a rival counts
 SHARPNESS = 100.0  # how much more the class counts that contradicts the query best
@@ -38,8 +40,8 @@ def against(logits: Tensor, maps: Tensor, known: Tensor, bias: Tensor) -> Tensor
         (B, Q, H, T).
     """
     asked = torch.tanh(logits[:, :, ::ROWS] / 2)[:, :, None]
-    answers = torch.tanh((known @ maps[:, :, ::ROWS].flatten(2) + bias) / 2)
-    answers = answers.unflatten(-1, asked.shape[-2:])[:, None]  # (B, 1, L, rows, T)
+    answers = sums(maps[:, :, ::ROWS], known.expand(len(maps), -1, -1))
+    answers = torch.tanh((answers + bias) / 2)[:, None]  # (B, 1, L, rows, T)
     agreement = _around((asked * answers).mean(3))
     weight = torch.softmax(-SHARPNESS * agreement, 2)  # (B, Q, L, T)
     rival = torch.einsum("bqkt,bkht->bqht", torch.einsum("bqlt,lk->bqkt", weight, known), maps)

@@ -73,6 +73,7 @@ class Separator:
         self.device, self.each_channel = torch.device(device), each_channel
         self.model = model.to(self.device).eval()
         self.encoder = encoder.to(self.device)
+        self._listener = self.encoder.folded()  # for refining, in float32
         self.embed_text = embed_text or encoder.embed_text
         hop = model.spectrogram.hop
         self.chunking = chunking or Chunking(
@@ -510,9 +511,9 @@ class Separator:
     ) -> Masking:
         if not (self.refines if refine is None else refine):
             return Masking(self.model, queries, readings, keep, each=self.each_channel)
-        stride = self.chunking.stride  # in whole windows, so that segments hear alike
-        window = stride / max(1, round(stride / window_of(self.model, self.encoder)))
-        return Masking(self.model, queries, readings, keep, self.encoder, window, self.each_channel)
+        stride, ear = self.chunking.stride, self._listener
+        window = stride / max(1, round(stride / window_of(self.model, ear)))  # segments hear alike
+        return Masking(self.model, queries, readings, keep, ear, window, self.each_channel)
 
     def _adder(self, masking: Masking) -> OverlapAdd:
         """Joins segments; the separator remembers where there was room for smaller ones only."""

@@ -106,6 +106,15 @@ def test_each_window_of_a_long_recording_has_a_query_of_its_own(separator, queri
     torch.testing.assert_close(found[..., silent], plain[..., silent], atol=1e-3, rtol=1e-3)
 
 
+def test_windows_are_heard_together_as_one_by_one(separator):
+    encoder, waves = separator.encoder, noise(2, 1, 40_000)
+    windows = [(0, 16_000), (16_000, 32_000), (32_000, 40_000)]  # the last is shorter
+    together = feedback._embedded_by_window(encoder, waves, windows, 16_000)
+    for found, (begin, end) in zip(together, windows, strict=True):
+        alone = feedback.embedded(encoder, waves[:, 0, begin:end], 16_000)
+        torch.testing.assert_close(found, alone[:, None], atol=1e-5, rtol=1e-4)
+
+
 def test_streams_are_refined_and_add_up(separator, queries):
     wave = noise(1, 160_000)
     pairs = {

@@ -10,6 +10,7 @@ from sep import hub
 from sep.card import card as card_of
 from sep.errors import ModelError
 from sep.model import QueryNet
+from sep.unet import sums
 
 
 def tiny(**options):
@@ -138,3 +139,13 @@ def test_a_folder_of_an_unknown_kind_is_refused(tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"kind": "oracle"}))
     with pytest.raises(ModelError, match="network 'oracle' is unknown; use query"):
         hub.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("frames", [slice(None), slice(2, 5)])
+def test_maps_are_summed_alike_however_they_lie(layout, frames):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 4, 6, generator=generator).contiguous(memory_format=layout)
+    weight = torch.randn(2, 5, 3, generator=generator)
+    wanted = torch.einsum("bqk,bkht->bqht", weight, maps[..., frames])
+    torch.testing.assert_close(sums(maps[..., frames], weight), wanted)
