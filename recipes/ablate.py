@@ -42,13 +42,13 @@ from sep.program import guarded, say
 NOTE = """\
 Each row less its control, a supervised continuation of at least the same training time, on {count}
 fixed mixtures of the {split} split; training seeds {seeds}, each clip's value the mean over them;
-95 % bootstrap intervals over clips. Every run scores {masks} masks, sampled ones and those that a
-gradient of the reward goes through (BCE alone: as many mixtures). The gap is that of the held-out
-similarity between the true target and the mixture, {gap:.4f}. Seeds: standard deviations of the
-seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the reward; where it
-rises and the held-out one does not, the reward is being hacked. Level: of the output.
-Start: the model that a row and its control were both trained on from. {out}/curves.png draws the
-validation, {out}/trade.png meaning against signal.
+95 % bootstrap intervals over the recordings of targets. Every run scores {masks} masks, sampled
+ones and those that a gradient of the reward goes through (BCE alone: as many mixtures). The gap is
+that of the held-out similarity between the true target and the mixture, {gap:.4f}. Seeds: standard
+deviations of the seeds' means, similarity and dB. Encoder: similarity by the encoder that gives the
+reward; where it rises and the held-out one does not, the reward is being hacked. Level: of the
+output. Start: the model that a row and its control were both trained on from. {out}/curves.png
+draws the validation, {out}/trade.png meaning against signal.
 """
 EFFICIENCY = """\
 Masks to base's: how many a row had scored when its validation ({valid} mixtures, the mean over
@@ -143,6 +143,7 @@ class Listener:
     def rows(self, index: list[int], query: str, values: dict[str, Tensor]) -> list[dict[str, Any]]:
         return [
             {"id": self.clips.ids[i], "system": "model", "query": query}
+            | {"recording": self.clips.recordings[i]}
             | {name: float(column[k]) for name, column in values.items()}
             for k, i in enumerate(index)
         ]
@@ -150,7 +151,7 @@ class Listener:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a scores file."""
-    names = ("id", "system", "query")
+    names = ("id", "system", "query", "recording")
     with path.open(newline="") as file:
         return [
             {k: v if k in names else float(v) for k, v in row.items() if v}

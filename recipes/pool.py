@@ -32,7 +32,7 @@ def read(run: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: holds no scores; run stage 7 again")
     try:
         return [
-            {k: row[k] for k in ("system", "query", "label")}
+            {k: row[k] for k in ("system", "query", "label", "recording") if k in row}
             | {"id": f"{run.name}/{row['id']}"}
             | {name: float(row[name] or "nan") for name in report.METRICS if name in row}
             for row in rows

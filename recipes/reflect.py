@@ -46,7 +46,8 @@ def reflect(cfg: DictConfig) -> None:
     values = compare(
         model, clips.sources[has], query[has], label[has], classes, iou=cfg.iou, batch=cfg.batch
     )
-    found = summarise(values, cfg.harm_db)
+    of = [name for name, there in zip(clips.recordings, has.tolist(), strict=True) if there]
+    found = summarise(values, cfg.harm_db, of)
     folder = exp / cfg.out
     folder.mkdir(parents=True, exist_ok=True)
     ids = [name for name, there in zip(clips.ids, has.tolist(), strict=True) if there]

@@ -161,15 +161,23 @@ def evaluate(
     return found | asides
 
 
-def table(found: dict[str, dict[str, Scores]], seed: int) -> tuple[str, dict]:
-    """A line a condition, for each model three columns; and the numbers in it."""
+def table(
+    found: dict[str, dict[str, Scores]], seed: int, recordings: list[str]
+) -> tuple[str, dict]:
+    """A line a condition, for each model three columns; and the numbers in it.
+
+    Errors are over the `recordings` of the mixtures' targets.
+    """
     header, body, numbers = ["", "mixtures", "SI-SDR before"], {}, {}
     for model, conditions in found.items():
         title = f"{model}: " if len(found) > 1 else ""
         header += [f"{title}after", f"{title}SI-SDRi", f"{title}against the first line"]
         for name, scores in conditions.items():
-            entries = {key: summarise(value.tolist(), seed) for key, value in scores.items()}
-            change = paired(scores["gain"], conditions[PLAIN]["gain"], seed)
+            entries = {
+                key: summarise(value.tolist(), seed, groups=recordings)
+                for key, value in scores.items()
+            }
+            change = paired(scores["gain"], conditions[PLAIN]["gain"], seed, recordings)
             numbers.setdefault(name, {})[model] = entries | {"change": change}
             before = report.cell(entries["mixture"], 2)
             line = body.setdefault(name, [name, str(entries["estimate"]["n"]), before])
@@ -189,7 +197,7 @@ def run(cfg: DictConfig) -> None:
     for name, folder in folders.items():
         say(f"{name}: {len(clips)} mixtures, {folder}")
         found[name] = evaluate(folder, clips, cfg, is_refined(name))
-    page, numbers = table(found, cfg.seed)
+    page, numbers = table(found, cfg.seed, clips.recordings)
     rows = [
         {"id": id_, "system": model, "condition": name, "label": label}
         | {key: float(values[i]) for key, values in scores.items()}

@@ -86,7 +86,8 @@ def notes(
         stretch = f"Medians of windows of {size:g} s every {hop:g} s, with the filters of {filters}"
     return f"""\
 {len(clips)} fixed mixtures of the {clips.split} split; text queries are the targets' captions.
-Mean ± standard error over mixtures; intervals are 95 % bootstrap intervals of the mean.
+Mean over mixtures ± standard error; intervals are 95 % bootstrap intervals of the mean. Both allow
+for mixtures whose target is of one recording: recordings are drawn, not mixtures.
 
 - mixture: the unprocessed recording. ideal: ideal ratio mask |S| / sum |S| on the separator's
   STFT (n_fft {grid.n_fft}, hop {grid.hop}) with the mixture's phase. control: the supervised model

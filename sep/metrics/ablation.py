@@ -1,7 +1,7 @@
 """Tables and curves of an ablation: settings with several seeds against a control and a base.
 
 Every setting is compared clip by clip. The value of a clip is its mean over the seeds, so intervals
-are over mixtures; how far the seeds are apart is a number of its own.
+are over the recordings of targets; how far the seeds are apart is a number of its own.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sep.metrics.figures import plt
-from sep.metrics.report import Rows, markdown, select
+from sep.metrics.report import Rows, markdown, recordings, select
 from sep.metrics.statistics import paired
 from sep.train.log import read_log
 
@@ -50,7 +50,8 @@ class Difference:
     """One setting against another on one measure.
 
     Attributes:
-        mean, low, high: over mixtures, of the means over seeds; 95 % bootstrap interval.
+        mean, low, high: over mixtures, of the means over seeds; 95 % bootstrap interval over the
+            recordings of targets.
         seeds: standard deviation of the seeds' means; NaN for a single seed.
         p: of Wilcoxon's signed-rank test.
     """
@@ -84,7 +85,8 @@ def difference(
         (column(a, query, metric), column(b, query, metric))
         for a, b in zip(first, second, strict=True)
     ]
-    found = paired(np.mean([a for a, _ in both], 0), np.mean([b for _, b in both], 0))
+    over_seeds = [np.mean(runs, 0) for runs in zip(*both, strict=True)]
+    found = paired(*over_seeds, groups=recordings(select(first[0], "model", query)))
     means = [np.nanmean(a - b) for a, b in both]
     spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
     return Difference(found["mean"], found["low"], found["high"], spread, found["p"])

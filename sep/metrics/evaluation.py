@@ -35,7 +35,7 @@ class EvaluationSet:
         samples: N, the length of a mixture.
 
     Attributes:
-        mixtures: the n descriptions; ids and labels of their targets.
+        mixtures: the n descriptions; their ids, and labels and recordings of their targets.
         sources: (n, S, N), the target first, levels as in the mixture.
         mixture: (n, N), the sum of the sources.
     """
@@ -65,7 +65,7 @@ class EvaluationSet:
         chosen = list(range(len(self))[rows] if isinstance(rows, slice) else rows)
         if self._last is None or self._last[0] != chosen:
             found = copy.copy(self)
-            for name in ("sources", "mixture", "ids", "labels"):
+            for name in ("sources", "mixture", "ids", "labels", "recordings"):
                 found.__dict__.pop(name, None)
             found.mixtures = [self.mixtures[i] for i in chosen]
             found._last = None
@@ -94,6 +94,10 @@ class EvaluationSet:
     @cached_property
     def labels(self) -> list[str]:
         return [m.label for m in self.mixtures]
+
+    @cached_property
+    def recordings(self) -> list[str]:
+        return [m.target for m in self.mixtures]
 
     def queries(
         self, kind: str, weights: Mapping[str, float] = WEIGHTS, unit: bool = True

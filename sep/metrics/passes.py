@@ -4,6 +4,8 @@ A mixture is hard where pass 1 gave a bad mask whose sound an encoder takes for 
 (`sep.train.reflection.mistaken`), and easy otherwise.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -58,17 +60,23 @@ def compare(
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def summarise(values: dict[str, Tensor], harm_db: float = 0.5) -> dict[str, dict[str, float]]:
+def summarise(
+    values: dict[str, Tensor], harm_db: float = 0.5, recordings: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
     """For hard, easy and all mixtures: SI-SDR, what pass 2 changes, and how often.
 
-    `improved` and `harmed` are the shares of mixtures above 0 and below -`harm_db`.
+    `improved` and `harmed` are the shares of mixtures above 0 and below -`harm_db`. Errors are over
+    the `recordings` of the mixtures' targets, where they are given.
     """
     hard = values["hard"]
     sets = {"hard": hard, "easy": ~hard, "all": torch.ones_like(hard)}
     found = {}
     for name, chosen in sets.items():
         first, second = values["first"][chosen], values["second"][chosen]
-        change = paired(second.tolist(), first.tolist())
+        own = None
+        if recordings is not None:
+            own = [name for name, kept in zip(recordings, chosen.tolist(), strict=True) if kept]
+        change = paired(second.tolist(), first.tolist(), groups=own)
         gain = (second - first)[(second - first).isfinite()]
         found[name] = {
             "n": int(chosen.sum()),

@@ -1,7 +1,8 @@
 """From per-clip rows to a summary, paired comparisons, and the files that hold them.
 
-A row is a flat dictionary: `id`, `system`, `query` (the kind: text, audio or image), `label`, and
-one number a metric. Every file is written under a temporary name and renamed.
+A row is a flat dictionary: `id`, `system`, `query` (the kind: text, audio or image), `label`, where
+it is known the `recording` that the target is of, and one number a metric. Errors and intervals are
+over recordings. Every file is written under a temporary name and renamed.
 """
 
 import csv
@@ -58,13 +59,20 @@ def select(rows: Rows, system: str, query: str) -> list[dict[str, Any]]:
     return sorted(chosen, key=lambda row: row["id"])
 
 
+def recordings(rows: Rows) -> list[Any]:
+    """What each row's target is of; a clip whose recording is not known is one of its own."""
+    return [row.get("recording", row["id"]) for row in rows]
+
+
 def summary(rows: Rows, seed: int = 0) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """`summary[query][system][metric]` -> the numbers of `statistics.summarise`."""
     result: dict = {}
     for query, system in dict.fromkeys((r["query"], r["system"]) for r in rows):
         chosen = select(rows, system, query)
+        groups = recordings(chosen)
         result.setdefault(query, {})[system] = {
-            name: summarise([r.get(name) for r in chosen], seed) for name in _metrics(chosen)
+            name: summarise([r.get(name) for r in chosen], seed, groups=groups)
+            for name in _metrics(chosen)
         }
     return result
 
@@ -78,7 +86,8 @@ def class_rows(rows: Rows, seed: int = 0) -> list[dict[str, Any]]:
             own = [r for r in chosen if r["label"] == label]
             for name in _metrics(own):
                 head = {"query": query, "system": system, "label": label, "metric": name}
-                found.append(head | summarise([r.get(name) for r in own], seed, CLASS_RESAMPLES))
+                values = [r.get(name) for r in own]
+                found.append(head | summarise(values, seed, CLASS_RESAMPLES, recordings(own)))
     return found
 
 
@@ -89,8 +98,9 @@ def compare(
     a = {r["id"]: r for r in select(rows, first, query)}
     b = {r["id"]: r for r in select(rows, second, query)}
     shared = [i for i in a if i in b]
+    of = recordings([a[i] for i in shared])
     return {
-        name: paired([a[i].get(name) for i in shared], [b[i].get(name) for i in shared], seed)
+        name: paired([a[i].get(name) for i in shared], [b[i].get(name) for i in shared], seed, of)
         for name in _metrics([*a.values()])
         if any(name in r for r in b.values())
     }

@@ -56,7 +56,7 @@ class Outputs:
         """One flat row a clip that has such a query."""
         return [
             {"id": clips.ids[i], "system": self.system, "query": self.query}
-            | {"label": clips.labels[i]}
+            | {"label": clips.labels[i], "recording": clips.recordings[i]}
             | {name: float(values[k]) for name, values in self.scores.items()}
             for k, i in enumerate(self.has.nonzero()[:, 0].tolist())
         ]

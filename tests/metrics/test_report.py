@@ -35,6 +35,15 @@ def test_scores_of_a_class_by_hand():
     assert (alone["n"], alone["undefined"], alone["mean"]) == (1, 1, 2)
 
 
+def test_errors_are_over_recordings_where_they_are_known():
+    known = [row | {"recording": "ab"[row["id"] == "m2"]} for row in rows()]
+    # recordings of m0 and m1, and of m2: sums of deviations -2 + 0 and 2, sqrt(2 (4 + 4)) / 3
+    found = report.summary(known)["text"]["control"]["si_sdri"]
+    assert (found["n"], found["groups"]) == (3, 2) and math.isclose(found["sem"], 4 / 3)
+    difference = report.compare(known, "rl", "control")["si_sdri"]
+    assert (difference["n"], difference["groups"]) == (2, 1)
+
+
 def test_order_of_rows_does_not_matter():
     backwards = list(reversed(rows()))
     assert report.compare(backwards, "rl", "control") == report.compare(rows(), "rl", "control")

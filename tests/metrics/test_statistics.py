@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import sem
 
-from sep.metrics.statistics import bootstrap_interval, correlation, paired, summarise
+from sep.metrics.statistics import (
+    bootstrap_interval,
+    correlation,
+    paired,
+    standard_error,
+    summarise,
+)
 
 
 def test_mean_error_and_median_by_hand():
@@ -35,6 +41,26 @@ def test_interval_is_that_of_a_normal_mean_and_repeats_with_its_seed():
 
 def test_interval_of_equal_values_is_that_value():
     assert bootstrap_interval(np.full(10, 1.5)) == (1.5, 1.5)
+
+
+def test_error_of_recordings_that_are_mixed_twice_by_hand():
+    # sums of deviations -3 - 1 and 1 + 3: sqrt(2 / 1 (16 + 16)) / 4
+    values, recordings = np.array([1.0, 3.0, 5.0, 7.0]), ["dog", "dog", "cat", "cat"]
+    assert standard_error(values, recordings) == pytest.approx(2)
+    assert standard_error(values, range(4)) == pytest.approx(sem(values))
+    assert math.isnan(standard_error(values, ["dog"] * 4))
+    assert summarise([*values, None], groups=[*recordings, "rain"])["groups"] == 2
+
+
+def test_mixing_a_recording_more_often_says_nothing_new():
+    values = np.random.default_rng(0).normal(5, 2, size=100)
+    often, recordings = np.repeat(values, 3), np.repeat(np.arange(100), 3).tolist()
+    wanted, found = summarise(values), summarise(often, groups=recordings)
+    for name in ("mean", "sem", "low", "high"):
+        assert found[name] == pytest.approx(wanted[name])
+    alone = summarise(often)
+    assert alone["sem"] < 0.6 * found["sem"]
+    assert paired(often, 0 * often, groups=recordings)["p"] == paired(values, 0 * values)["p"]
 
 
 def test_pairing_sees_a_small_shift_that_the_spread_hides():
