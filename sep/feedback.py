@@ -122,10 +122,11 @@ def separate(model: QueryNet, encoder: Encoder, wave: Tensor, query: Tensor) -> 
     return grid.istft(grid.stft(wave)[:, None] * mask, wave.shape[-1])
 
 
-def embedded(encoder: Encoder, waves: Tensor, sample_rate: int, batch: int = 8) -> Tensor:
+def embedded(encoder: Encoder, waves: Tensor, sample_rate: int, batch: int = 4) -> Tensor:
     """Sounds (B, N) to (B, D) of norm 1, zeros for silent ones, which encoders refuse.
 
-    In float32: where segments overlap, their sounds differ by little, and so must the queries.
+    In float32: where segments overlap, their sounds differ by little, and so must the queries. More
+    than `batch` at once take memory and little less time.
     """
     vectors = torch.zeros(len(waves), encoder.dim, device=waves.device)
     heard = (waves.abs().amax(-1) > SILENCE).nonzero()[:, 0]

@@ -168,7 +168,7 @@ def build_page(service: Service) -> gradio.Blocks:
                 apart = gradio.Checkbox(
                     label="Each channel by itself",
                     info="For sounds that lie in different channels; takes two to three times as "
-                    "long.",
+                    "long. The picture shows the mask of their middle.",
                 )
                 with gradio.Accordion("Example sound, picture, not wanted", open=False) as more:
                     sound = audio(label="Example of the sound")
