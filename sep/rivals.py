@@ -41,7 +41,7 @@ def against(logits: Tensor, maps: Tensor, known: Tensor, bias: Tensor) -> Tensor
     """
     asked = torch.tanh(logits[:, :, ::ROWS] / 2)[:, :, None]
     answers = sums(maps[:, :, ::ROWS], known.expand(len(maps), -1, -1))
-    answers = torch.tanh((answers + bias) / 2)[:, None]  # (B, 1, L, rows, T)
+    answers = answers.add_(bias).div_(2).tanh_()[:, None]  # (B, 1, L, rows, T), in place: large
     agreement = _around((asked * answers).mean(3))
     weight = torch.softmax(-SHARPNESS * agreement, 2)  # (B, Q, L, T)
     rival = torch.einsum("bqkt,bkht->bqht", torch.einsum("bqlt,lk->bqkt", weight, known), maps)
