@@ -64,7 +64,7 @@ def _by_group(
     if groups is None:
         return values, np.ones(len(values))
     order = {group: k for k, group in enumerate(dict.fromkeys(groups))}
-    place = np.array([order[group] for group in groups])
+    place = np.array([order[group] for group in groups], dtype=int)
     return np.bincount(place, values), np.bincount(place).astype(float)
 
 

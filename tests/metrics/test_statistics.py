@@ -87,6 +87,12 @@ def test_a_pair_with_an_undefined_side_is_left_out():
     assert (result["n"], result["undefined"], result["mean"]) == (1, 2, 1)
 
 
+def test_nothing_defined_has_neither_mean_nor_error_and_a_p_of_one():
+    result = paired([None, math.nan], [1.0, 2.0], groups=["dog", "cat"])
+    assert (result["n"], result["groups"], result["undefined"], result["p"]) == (0, 0, 2, 1)
+    assert math.isnan(result["mean"]) and math.isnan(result["sem"]) and math.isnan(result["low"])
+
+
 def test_pairing_refuses_different_clips():
     with pytest.raises(ValueError, match="same clips"):
         paired([1.0], [1.0, 2.0])
