@@ -148,10 +148,14 @@ def _conv_relu6(x, weight, bias, padding, stride, groups) -> Tensor:
 def _fuses() -> bool:
     """Whether this torch and processor have that operator, and it does what it should."""
     x = torch.linspace(-9, 9, 4 * 9).view(1, 4, 3, 3).bfloat16()
-    weight = torch.ones(4, 4, 1, 1).bfloat16()
+    across, depthwise = torch.ones(4, 4, 1, 1).bfloat16(), torch.ones(4, 1, 3, 3).bfloat16()
     try:
-        made = _conv_relu6(x, weight, None, (0, 0), (1, 1), 1)
-        return torch.equal(made, relu6(conv2d(x, weight)))
+        made = [
+            _conv_relu6(x, across, None, (0, 0), (1, 1), 1),
+            _conv_relu6(x, depthwise, None, (1, 1), (1, 1), 4),
+        ]
+        wanted = [relu6(conv2d(x, across)), relu6(conv2d(x, depthwise, padding=1, groups=4))]
+        return all(map(torch.equal, made, wanted))
     except (AttributeError, RuntimeError, TypeError):
         return False
 

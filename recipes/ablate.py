@@ -143,7 +143,6 @@ class Listener:
     def rows(self, index: list[int], query: str, values: dict[str, Tensor]) -> list[dict[str, Any]]:
         return [
             {"id": self.clips.ids[i], "system": "model", "query": query}
-            | {"recording": self.clips.recordings[i]}
             | {name: float(column[k]) for name, column in values.items()}
             for k, i in enumerate(index)
         ]
@@ -151,7 +150,7 @@ class Listener:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Rows of a scores file."""
-    names = ("id", "system", "query", "recording")
+    names = ("id", "system", "query")
     with path.open(newline="") as file:
         return [
             {k: v if k in names else float(v) for k, v in row.items() if v}
@@ -170,7 +169,8 @@ def scored(
         if not path.exists():
             net = hub.from_pretrained(model or folder / "last", listener.device)
             report.write_csv(path, listener.score(net, candidates))
-    return read(path)
+    recording = dict(zip(listener.clips.ids, listener.clips.recordings, strict=True))
+    return [row | {"recording": recording[row["id"]]} for row in read(path)]
 
 
 def settings(cfg: DictConfig, name: str, seed: int) -> tuple[DictConfig, int]:
