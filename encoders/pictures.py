@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
+from torch.nn.functional import cross_entropy, interpolate, normalize, one_hot, pad
 
 from encoders import lite0, lowrank
 from encoders.base import EncoderError
@@ -21,6 +21,7 @@ from encoders.small import SmallEncoder, see
 
 AT_ONCE = 128  # pictures that are in memory together as floats
 WHITE = 0.98  # from here on a colour is the background of a drawing
+THUMBNAIL, COPY = 16, 0.93  # pixels a side, and the correlation from which on two are near copies
 
 
 @dataclass
@@ -59,6 +60,49 @@ class PictureConfig:
     looks: int = 3
     pull: float = 5.0
     seed: int = 0
+
+
+def share_out(pictures: Tensor, labels: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Share pictures out to `count` folds (N,) of which each has some of every class.
+
+    Near copies, by the correlation of their thumbnails, come into the same fold, whatever their
+    class; a class of fewer pictures than folds is missing in some.
+
+    Args:
+        pictures: (N, 3, S, S) uint8.
+        labels: class index (N,) of each.
+        count: K, at least 2.
+        seed: of the order within a class.
+
+    Raises:
+        EncoderError: fewer than two folds.
+    """
+    if count < 2:
+        raise EncoderError(f"{count} folds: it takes at least 2")
+    small = torch.cat([_thumbnail(some) for some in pictures.split(AT_ONCE)])
+    small = normalize(small - small.mean(1, keepdim=True), dim=1)
+    first = list(range(len(pictures)))  # of the near copies of each
+
+    def root(k: int) -> int:
+        while first[k] != k:
+            k = first[k]
+        return k
+
+    for a, b in (small @ small.T > COPY).nonzero().tolist():
+        if a < b:
+            first[root(b)] = root(a)
+    draw, fold = np.random.default_rng(seed), {}
+    for label in labels.unique().tolist():  # each class goes on where the one before ended
+        mine = (labels == label).nonzero().flatten().tolist()
+        own = sorted({root(k) for k in mine} - fold.keys())
+        draw.shuffle(own)
+        fold |= {k: (len(fold) + turn) % count for turn, k in enumerate(own)}
+    return torch.tensor([fold[root(k)] for k in range(len(pictures))])
+
+
+def _thumbnail(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S), uint8, as rows of a few numbers each."""
+    return interpolate(pictures.float(), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
 
 
 def augment(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,8 @@
 """Stage 3: embed the queries of every recording, to exp/<tag>/queries/<split>.safetensors.
 
 What this encoder embedded before, here or for another tag of the data, is taken from the cache.
+With `unseen`, made by `recipes/pictures.py folds=3`, training pictures are embedded as by encoders
+that had not seen them.
 
 Tensors: text (n, V, D) with the V wordings caption, "the sound of LABEL", LABEL, and `FURTHER` more
 where a table has some; audio (n, D); image (n, D), zero where there is no picture; has_image (n,).
@@ -20,6 +22,7 @@ from pathlib import Path
 import hydra
 import torch
 from omegaconf import DictConfig
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,6 +31,7 @@ from encoders.cache import EmbeddingCache
 from sep.data import wording
 from sep.data.kaldi import DataDir
 from sep.device import resolve
+from sep.errors import DataError
 from sep.program import guarded, say
 
 FURTHER = 5  # of a recording; those of its class take turns
@@ -53,12 +57,41 @@ def embed_texts(cache: EmbeddingCache, data: DataDir, further: wording.Wordings)
     return cache.text([text for row in rows for text in row]).unflatten(0, (len(rows), -1))
 
 
-def embed_pictures(cache: EmbeddingCache, data: DataDir) -> tuple[Tensor, Tensor]:
-    """Embed pictures: (n, D), zero where there is none, and which have one (n,)."""
+def read_unseen(path: str | None, encoder: encoders.Encoder) -> dict[str, Tensor]:
+    """Embeddings (D,) of pictures by encoders that had not learned from them, by path.
+
+    Raises:
+        DataError: the file is missing, damaged or of another encoder.
+    """
+    if not path:
+        return {}
+    again = "run recipes/pictures.py folds=3 again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, vectors = file.metadata(), file.get_tensor("image")
+        paths = json.loads(metadata["paths"])
+        made_by = metadata["encoder"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {again}") from None
+    if made_by != encoder.fingerprint:
+        raise DataError(f"{path}: made from another encoder; {again}")
+    return dict(zip(paths, vectors, strict=True))
+
+
+def embed_pictures(
+    cache: EmbeddingCache, data: DataDir, unseen: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embed pictures: (n, D), zero where there is none, and which have one (n,).
+
+    Those in `unseen` are taken from there.
+    """
     has = torch.tensor([i in data.image for i in data.ids], dtype=torch.uint8)
     out = torch.zeros(len(data.ids), cache.encoder.dim)
     if has.any():
         out[has.bool()] = cache.image([data.image[i] for i in data.ids if i in data.image])
+    for row, id_ in zip(out, data.ids, strict=True):
+        if data.image.get(id_) in unseen:
+            row.copy_(unseen[data.image[id_]])
     return out, has
 
 
@@ -68,13 +101,13 @@ def embed(cfg: DictConfig) -> None:
         torch.set_num_threads(cfg.threads)
     encoder = encoders.load(Path(cfg.exp) / "encoder", device=resolve(cfg.device))
     cache = EmbeddingCache(cfg.cache, encoder, say)
-    further = wording.read(cfg.wordings)
+    further, unseen = wording.read(cfg.wordings), read_unseen(cfg.unseen, encoder)
     folder = Path(cfg.exp) / "queries"
     folder.mkdir(parents=True, exist_ok=True)
     for split in cfg.splits:
         data = DataDir(Path(cfg.data) / split)
         began = time.monotonic()
-        image, has_image = embed_pictures(cache, data)
+        image, has_image = embed_pictures(cache, data, unseen)
         tensors = {
             "text": embed_texts(cache, data, further),
             "audio": cache.audio([data.wav[i] for i in data.ids]),

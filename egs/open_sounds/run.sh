@@ -58,7 +58,7 @@ fi
 
 download() {
   [ -z "$mini" ] || [ -d "$mini/train" ] || ../mini_sounds/run.sh --stop-stage 1
-  python local/pictures.py
+  python local/packages.py
 }
 
 prepare() {
@@ -94,6 +94,10 @@ align() {
 }
 
 listen() {
+  if [ -s "$data/train/pictures" ]; then
+    run "$recipes/pictures.py" "${common[@]}" "init=$exp/encoder" folds=3 out=unseen "${pictures_conf[@]}"
+    embed_conf+=("unseen=$exp/unseen.safetensors")
+  fi
   run "$recipes/embed.py" "tag=$tag" "data=$data" "device=$device" "splits=[$(IFS=,; echo "${splits[*]}")]" \
     "${embed_conf[@]}"
   judges
@@ -107,7 +111,7 @@ run_stage 1 "prepare data" "$data/.done" "" prepare
 key="$key seed=$seed size=$size encoder=$encoder"
 run_stage 2 "align the encoder" "$done/2" "$exp/encoder $exp/stages $exp/assess" align
 run_stage 3 "embed queries, train the judge" "$done/3" \
-  "$exp/queries $exp/judge $exp/critic $exp/referee" listen
+  "$exp/unseen.safetensors $exp/queries $exp/judge $exp/critic $exp/referee" listen
 key="$key model=$model nets=$nets rl=$rl"
 separator_stages
 

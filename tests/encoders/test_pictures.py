@@ -1,20 +1,23 @@
 """Adapters of the picture backbone, and how they learn."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image, ImageDraw
+from safetensors import safe_open
 
 from encoders import lite0, lowrank
 from encoders.base import EncoderError
-from encoders.pictures import PictureConfig, PictureTuner, accuracy, augment
+from encoders.pictures import PictureConfig, PictureTuner, accuracy, augment, share_out
 from encoders.small import ADAPTED, SmallEncoder
-from sep.data.kaldi import write_pictures
+from sep.data.kaldi import DataDir, Entry, write, write_pictures
 
 ROOT = Path(__file__).parents[2]
 SHAPES = ["circle", "square", "cross"]
@@ -151,27 +154,58 @@ def test_pictures_of_one_class_teach_nothing():
         PictureTuner(fresh(), pictures, torch.zeros(6, dtype=torch.long), SHAPES, PictureConfig())
 
 
-def test_the_program_tunes_the_encoder_of_a_folder_into_another(tmp_path):
-    encoder = fresh()
-    encoder.save(tmp_path / "before", {"stages": {"text": {}}})
+def test_folds_have_some_of_every_class_and_near_copies_together():
+    pictures, labels = drawn(6, seed=2)
+    copies = (pictures.float() + torch.randn(pictures.shape) * 3).clamp(0, 255).byte()
+    both = torch.cat([pictures, copies])
+    fold = share_out(both, torch.cat([labels, labels]), 3, seed=1)
+    assert torch.equal(fold[:18], fold[18:])
+    for label in range(3):
+        assert fold[:18][labels == label].bincount().tolist() == [2, 2, 2]
+    assert torch.equal(fold, share_out(both, torch.cat([labels, labels]), 3, seed=1))
+    assert not torch.equal(fold, share_out(both, torch.cat([labels, labels]), 3, seed=2))
+    # a picture of two classes is one picture: both its lines are in one fold
+    again = share_out(torch.cat([pictures, pictures[:1]]), torch.cat([labels, labels[-1:]]), 3)
+    assert again[0] == again[-1]
+    with pytest.raises(EncoderError, match="1 folds"):
+        share_out(pictures, labels, 1)
+
+
+FEW = ["pictures.steps=3", "pictures.batch=4", "pictures.side=64", "pictures.rank=2"]
+FEW += ["pictures.settle_steps=2", "pictures.looks=1"]
+
+
+def run(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "recipes" / program, "tag=t", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """An encoder, and pictures of two classes with a sound of each."""
+    fresh().save(tmp_path / "before", {"stages": {"text": {}}})
     numbers = np.random.default_rng(0)
     for split, count in (("train", 6), ("valid", 2)):
         folder = tmp_path / "data" / split
         (folder / "images").mkdir(parents=True)
-        for table in ("wav.scp", "text", "utt2label", "utt2dur"):
-            (folder / table).touch()
-        pairs = []
+        pairs, entries = [], []
         for shape in SHAPES[:2]:
             for k in range(count):
                 path = folder / "images" / f"{shape}{k}.png"
                 draw(shape, numbers).save(path)
                 pairs.append((str(path), shape))
+            wav = folder / f"{shape}.wav"
+            soundfile.write(wav, numbers.normal(0, 0.1, 8000), 16_000)
+            entries.append(Entry(shape, str(wav), f"a {shape}", shape, 0.5, pairs[-1][0]))
+        write(folder, entries)
         write_pictures(folder, pairs)
-    command = [sys.executable, ROOT / "recipes" / "pictures.py", "tag=t", "init=before"]
-    words = ["pictures.steps=3", "pictures.batch=4", "pictures.side=64", "pictures.rank=2"]
-    words += ["pictures.settle_steps=2", "pictures.looks=1"]
-    done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    return tmp_path
+
+
+def test_the_program_tunes_the_encoder_of_a_folder_into_another(home):
+    done = run(home, "pictures.py", "init=before", *FEW)
     assert done.returncode == 0, done.stderr
+    tmp_path, encoder = home, SmallEncoder.load(home / "before")
     assert "12 of 2 classes, 4 to validate on" in done.stdout
     after = SmallEncoder.load(tmp_path / "exp" / "t" / "encoder")
     assert after.config["image_rank"] == 2 and after.fingerprint != encoder.fingerprint
@@ -181,6 +215,44 @@ def test_the_program_tunes_the_encoder_of_a_folder_into_another(tmp_path):
     assert len((tmp_path / "exp" / "t" / "log" / "encoder.csv").read_text().splitlines()) == 4
 
     write_pictures(tmp_path / "data" / "train", [])
-    done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    for table in ("image.scp", "wav.scp", "text", "utt2label", "utt2dur"):
+        (home / "data" / "train" / table).write_text("")
+    done = run(home, "pictures.py", "init=before", *FEW)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and "classes" in done.stderr
+
+
+def test_training_pictures_are_embedded_by_encoders_that_have_not_seen_them(home):
+    shutil.copytree(home / "before", home / "exp" / "t" / "encoder")
+    done = run(home, "pictures.py", "init=exp/t/encoder", "folds=2", "out=unseen", *FEW)
+    assert done.returncode == 0, done.stderr
+    assert "fold 2 of 2, without 6" in done.stdout
+    assert "named right by encoders that had not seen them" in done.stdout
+    with safe_open(home / "exp" / "t" / "unseen.safetensors", "pt") as file:
+        paths, vectors = json.loads(file.metadata()["paths"]), file.get_tensor("image")
+    assert len(paths) == 12 and vectors.shape == (12, 32)
+    assert vectors.norm(dim=1).allclose(torch.ones(12), atol=1e-5)
+    encoder = SmallEncoder.load(home / "before")
+    assert encoder.fingerprint == SmallEncoder.load(home / "exp" / "t" / "encoder").fingerprint
+
+    rows = {}
+    for name, words in {"seen": [], "unseen": ["unseen=exp/t/unseen.safetensors"]}.items():
+        done = run(home, "embed.py", "splits=[train,valid]", *words)
+        assert done.returncode == 0, done.stderr
+        for split in ("train", "valid"):
+            with safe_open(home / "exp" / "t" / "queries" / f"{split}.safetensors", "pt") as file:
+                rows[name, split] = file.get_tensor("image")
+    shown = DataDir(home / "data" / "train")
+    expected = torch.stack([vectors[paths.index(shown.image[i])] for i in shown.ids])
+    assert torch.equal(rows["unseen", "train"], expected)
+    assert not torch.allclose(rows["seen", "train"], expected, atol=1e-3)
+    assert torch.equal(rows["seen", "valid"], rows["unseen", "valid"])
+
+    other = fresh()
+    other.adapt_images(2)
+    other.save(home / "exp" / "t" / "encoder")
+    done = run(home, "embed.py", "splits=[train]", "unseen=exp/t/unseen.safetensors")
+    assert done.returncode == 1 and "unseen.safetensors: made from another" in done.stderr
+    (home / "exp" / "t" / "unseen.safetensors").write_bytes(b"no")
+    done = run(home, "embed.py", "splits=[train]", "unseen=exp/t/unseen.safetensors")
+    assert done.returncode == 1 and "unseen.safetensors: cannot be read" in done.stderr

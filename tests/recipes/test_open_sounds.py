@@ -20,9 +20,11 @@ from sep.errors import SepError
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "egs" / "open_sounds" / "local"
-sys.path.insert(0, str(LOCAL))
+sys.path[:0] = [str(LOCAL), str(ROOT / "egs" / "mini_sounds" / "local")]
 
 import corpora  # noqa: E402
+import further  # noqa: E402
+import packages  # noqa: E402
 
 RATE = 16_000
 ESC = {"dog": 600.0, "sea_waves": 0.0, "crow": 2500.0}
@@ -85,8 +87,8 @@ def show(home: Path, classes: tuple[str, ...]) -> None:
     for k, row in enumerate(rows):
         path = home / "downloads" / "unpacked" / row["package"] / row["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.new("RGB", (60, 40), "white")
-        picture.paste((30 * k % 256, 80, 120), (5, 5, 20 + k % 30, 30))
+        blocks = np.random.default_rng(k).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        picture = Image.fromarray(blocks).resize((60, 40), Image.Resampling.NEAREST)
         picture.save(path)
 
 
@@ -105,7 +107,7 @@ def call(recipe, *arguments):
 
 def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     esc, phil = originals
-    show(recipe / "egs" / "open_sounds", ("dog", "crow", "oboe"))
+    show(recipe / "egs" / "open_sounds", ("dog", "crow", "oboe", "cello"))
     done = call(recipe, "--esc50", str(esc), "--philharmonia", str(phil))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "broken.ogg: not a readable recording" in done.stdout
@@ -126,6 +128,7 @@ def test_the_recipe_runs_from_the_published_layout_to_scores(recipe, originals):
     assert len((home / "data/test/mixtures.jsonl").read_text().splitlines()) == 4
     assert "SI-SDRi dB by query" in done.stdout and "level when absent" in done.stdout
     assert "similarity, referee" in done.stdout
+    assert "fold 3 of 3" in done.stdout and (home / "exp/main/unseen.safetensors").is_file()
 
 
 def test_recordings_for_fine_tuning_alone_are_a_split_of_their_own(recipe, originals):
@@ -198,6 +201,49 @@ def test_a_listed_file_that_is_not_there_is_named(originals):
     with pytest.raises(SepError, match="no column 'file'"):
         corpora.read(phil)
     assert len(corpora.read(esc)) == 30
+
+
+def test_further_recordings_train_and_short_ones_are_joined(tmp_path, monkeypatch, capsys):
+    names = ["dog/bark.wav", "fox/bark.wav", "keys/1.wav", "keys/2.wav", "gone.wav", "bad.wav"]
+    for k, name in enumerate(names):
+        path = tmp_path / "unpacked" / "zoo-data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == "bad.wav":
+            path.write_bytes(b"no sound")
+        elif name != "gone.wav":
+            write(path, 400.0, k, 0.5)
+    rows = [
+        {"class": "typing" if "keys" in name else "dog", "package": "zoo-data", "path": name,
+         "joined": "keyboard" if "keys" in name else ""}
+        for name in names
+    ]  # fmt: skip
+    rows.append({"class": "cat", "package": "never-fetched", "path": "cat.wav", "joined": ""})
+    monkeypatch.setattr(packages, "read", lambda name: rows)
+    wav = tmp_path / "wav"
+    wav.mkdir()
+    made = further.convert(tmp_path / "unpacked", wav, lambda parts: iter([np.concatenate(parts)]))
+    assert [(id_, label, round(seconds, 1)) for id_, label, seconds in made] == [
+        ("more-dog-zoo-bark", "dog", 0.5), ("more-dog-zoo-bark-2", "dog", 0.5),
+        ("more-typing-zoo-keyboard-00", "typing", 1.0),
+    ]  # fmt: skip
+    assert {path.stem for path in wav.iterdir()} == {id_ for id_, _, _ in made}
+    said = capsys.readouterr().out
+    assert "gone.wav" in said and "bad.wav: not a readable recording" in said
+    assert "not fetched: the recordings of never-fetched" in said
+
+
+def test_every_listed_package_has_a_size_and_a_licence_and_every_sound_a_class():
+    rows = packages.read("sounds")
+    with open(LOCAL.parents[1] / "mini_sounds" / "local" / "classes.tsv", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        mini = {row["class"] for row in reader}
+    labels = corpora.labels()
+    also = {other for label in labels.values() for other in label.also}
+    assert {row["class"] for row in rows} <= set(labels) | (mini - also)
+    assert len({(row["package"], row["path"]) for row in rows}) == len(rows)
+    listed = {package.name: package for package in packages.packages()}
+    assert {row["package"] for row in rows} <= listed.keys()
+    assert all(p.size_mb > 0 and p.licence and p.wanted for p in listed.values())
 
 
 def test_the_tables_are_whole():

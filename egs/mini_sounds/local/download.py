@@ -132,9 +132,9 @@ def unpack(deb: Path, wanted: tuple[str, ...], into: Path) -> list[str]:
 
 
 def run(into: Path, packages: list[tables.Package]) -> None:
-    """Fetch and unpack every package that is not there yet."""
+    """Fetch and unpack every package of which a wanted file is not there yet."""
     kept, unpacked = into / "packages", into / "unpacked"
-    todo = [p for p in packages if not (unpacked / p.name).is_dir()]
+    todo = [p for p in packages if not all((unpacked / p.name / f).is_file() for f in p.wanted)]
     absent = [p for p in todo if not list(kept.glob(f"{p.name}_*.deb"))]
     if absent:
         apt = Apt(into / "apt")

@@ -13,11 +13,12 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import corpora
+import further
 import numpy as np
 import pictures
 
@@ -53,25 +54,30 @@ def phrases(
             for take in range(2 if split in ("train", "tune") else 1):
                 order = sorted(mine, key=lambda i: i.path.name)
                 random.Random(f"{label}{split}{take}").shuffle(order)
-                for k, phrase in enumerate(_phrases(order)):
+                for k, phrase in enumerate(joined(_notes(order))):
                     name = f"{prefix}-{label.replace(' ', '-')}-{split}{take}-{k:02d}"
                     for id_, seconds in clips.write(wav, name, [phrase]):
                         yield split, id_, label, seconds
 
 
-def _phrases(items: list[corpora.Item]) -> Iterator[np.ndarray]:
-    notes: list[np.ndarray] = []
+def _notes(items: list[corpora.Item]) -> Iterator[np.ndarray]:
     for item in items:
         try:
-            notes += clips.clean(*clips.decode(item.path.read_bytes()))[:1]
+            yield from clips.clean(*clips.decode(item.path.read_bytes()))[:1]
         except clips.ClipError as error:
             print(f"{item.path}: {error}; left out")
-            continue
-        if sum(map(len, notes)) >= PHRASE_S * clips.SAMPLE_RATE:
-            yield np.concatenate(notes)
-            notes = []
-    if notes:
-        yield np.concatenate(notes)
+
+
+def joined(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Short sounds (N,) at 16 kHz one after the other, to phrases of about 6 s."""
+    phrase: list[np.ndarray] = []
+    for part in parts:
+        phrase.append(part)
+        if sum(map(len, phrase)) >= PHRASE_S * clips.SAMPLE_RATE:
+            yield np.concatenate(phrase)
+            phrase = []
+    if phrase:
+        yield np.concatenate(phrase)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -134,6 +140,8 @@ def run(arguments: argparse.Namespace) -> None:
                 if id_ in other.image:
                     shown[split].setdefault(label, set()).add(other.image[id_])
     if arguments.unpacked:
+        for id_, label, seconds in further.convert(arguments.unpacked, wav, joined):
+            add("train", id_, str(wav / f"{id_}.wav"), label, seconds)
         for split, of_split in pictures.draw(arguments.unpacked, images).items():
             for label, paths in of_split.items():
                 shown[split].setdefault(label, set()).update(paths)
@@ -147,6 +155,8 @@ def run(arguments: argparse.Namespace) -> None:
             data / split, ((path, label) for label in shown[split] for path in shown[split][label])
         )
     dirs = {split: kaldi.DataDir(data / split) for split in splits}
+    old = [i for i in dirs["train"].ids if not i.startswith(further.PREFIX)]
+    dirs["train"].ids = old  # test mixtures and their queries stay when recordings to train on come
     for seed, (split, count) in enumerate(MIXTURES.items()):
         queries = {s: d for s, d in dirs.items() if s != "test" or split == "test"}
         drawn = mixtures.draw(
@@ -181,7 +191,7 @@ def main() -> None:
     parser.add_argument("--esc50", type=Path, help="ESC-50, or a part of it with meta.tsv")
     parser.add_argument("--philharmonia", type=Path, help="single notes with meta.tsv")
     parser.add_argument("--mini", type=Path, help="data directories of mini_sounds")
-    parser.add_argument("--unpacked", type=Path, help="where stage 0 unpacked the pictures")
+    parser.add_argument("--unpacked", type=Path, help="where stage 0 unpacked its packages")
     parser.add_argument(
         "--final", action="store_true", help="train on what esc50 and philharmonia validate, too"
     )
