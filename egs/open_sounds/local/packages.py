@@ -3,8 +3,9 @@
     python local/packages.py [--into downloads]
 
 `pictures.tsv` lists class, split, package and the path in the package of each picture,
-`sounds.tsv` class, package and path of each recording, which all train; `packages.tsv` says how
-large a package is and under which licence, for those that mini_sounds does not list.
+`sounds.tsv` class, package and path of each recording, which all train, and under `joined` one name
+for short ones that are put together; `packages.tsv` says how large a package is and under which
+licence, for those that mini_sounds does not list.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
