@@ -201,6 +201,10 @@ def test_a_listed_file_that_is_not_there_is_named(originals):
     with pytest.raises(SepError, match="no column 'file'"):
         corpora.read(phil)
     assert len(corpora.read(esc)) == 30
+    write(esc / "audio" / "1-4211-A-12.wav", 300.0, 0)
+    table = esc / "meta" / "esc50.csv"
+    table.write_text(table.read_text() + "1-4211-A-12.wav,1,12,crackling_fire,True,4211,A\n")
+    assert len(corpora.read(esc)) == 30  # a copy of a recording that tests is left out
 
 
 def test_further_recordings_train_and_short_ones_are_joined(tmp_path, monkeypatch, capsys):
