@@ -36,8 +36,6 @@ from sep.errors import OptionError
 from sep.program import guarded, say
 
 SIDE = 224  # pixels
-
-
 Pairs = list[tuple[str, int]]  # path and class index of each picture
 
 
@@ -98,10 +96,10 @@ def tune(cfg: DictConfig) -> None:
         raise OptionError(f"{data.path}/pictures: {len(classes)} classes; it takes two or more")
     names = [f"the sound of {label}" for label in classes]
     config = PictureConfig(**OmegaConf.to_container(cfg.pictures, resolve=True))
-    (one_without_each if cfg.folds else one)(cfg, data, classes, names, config)
+    (embed_unseen if cfg.folds else save_tuned)(cfg, data, classes, names, config)
 
 
-def one(
+def save_tuned(
     cfg: DictConfig, data: DataDir, classes: list[str], names: list[str], config: PictureConfig
 ) -> None:
     """Tune an encoder, say how many held-out pictures are named right, save it."""
@@ -123,10 +121,10 @@ def one(
     say(f"pictures: saved {cfg.exp}/{cfg.out} ({encoder.fingerprint})")
 
 
-def one_without_each(
+def embed_unseen(
     cfg: DictConfig, data: DataDir, classes: list[str], names: list[str], config: PictureConfig
 ) -> None:
-    """Embed each training picture by an encoder that did not learn from it.
+    """Embed each training picture by an encoder that did not learn from it, and save that.
 
     In use a separator meets pictures that its encoder has never seen. Those that it learned from
     lie much nearer to their names; a separator that trained with them trusts pictures too far.
@@ -134,7 +132,8 @@ def one_without_each(
     pairs = listed(data, classes, cfg.most, cfg.seed)
     pictures, labels = read(pairs)
     fold = share_out(pictures, labels, cfg.folds, cfg.seed)
-    if any(len(labels[fold != k].unique()) < 2 for k in range(cfg.folds)):
+    others_show = [len(labels[fold != k].unique()) for k in range(cfg.folds)]
+    if min(others_show) < 2 or len(fold.unique()) < cfg.folds:
         raise OptionError(f"folds={cfg.folds}: too few different pictures in {data.path}/pictures")
     of_fold = {path: int(k) for (path, _), k in zip(pairs, fold, strict=True)}
     paths = sorted({path for path, _ in data.pictures})
