@@ -37,7 +37,7 @@ from sep.data import wording
 from sep.data.kaldi import DataDir, held
 from sep.device import resolve
 from sep.errors import OptionError
-from sep.program import guarded, say
+from sep.program import Pace, guarded, say
 
 AT_ONCE = 128  # pictures that are in memory together, each with its views
 
@@ -195,7 +195,7 @@ def fit(
     logs = Path(cfg.exp) / "log"
     training, validation = Table(logs / "align.csv"), Table(logs / "align_valid.csv")
     best_of: dict[str, dict[str, float]] = {}
-    began, total = time.monotonic(), sum(stage.steps for stage in stages)
+    pace = Pace(sum(stage.steps for stage in stages))
     best, step = aligner.state(), 0
 
     def check(stage: str) -> None:
@@ -215,22 +215,15 @@ def fit(
 
     check("start")
     keep("start")
-    spoke = began
     for stage in stages:
         aligner.begin(stage)
         for k in range(1, stage.steps + 1):
             row, step = aligner.step(), step + 1
-            now = time.monotonic()
-            seconds = round(now - began, 2)
+            seconds = round(pace.seconds, 2)
             training.write({"stage": stage.name, "step": step, "seconds": seconds, **row})
-            if now - spoke > 5 or k == stage.steps:
-                pace = (now - began) / step
-                parts = " ".join(f"{n[5:]} {v:.2f}" for n, v in row.items() if n[:5] == "loss_")
-                say(
-                    f"align: {stage.name} {k}/{stage.steps}  loss {row['loss']:.2f} ({parts})  "
-                    f"{pace:.2f} s/step  {pace * (total - step):.0f} s to go"
-                )
-                spoke = now
+            parts = " ".join(f"{n[5:]} {v:.2f}" for n, v in row.items() if n[:5] == "loss_")
+            words = f"align: {stage.name} {k}/{stage.steps}  loss {row['loss']:.2f} ({parts})"
+            pace.tell(step, words, now=k == stage.steps)
             if k % cfg.valid_every == 0 or k == stage.steps:
                 aligner.settle()
                 check(stage.name)

@@ -5,8 +5,9 @@ With `unseen`, made by `recipes/pictures.py folds=3`, training pictures are embe
 that had not seen them.
 
 Tensors: text (n, V, D) with the V wordings caption, "the sound of LABEL", LABEL, and `FURTHER` more
-where a table has some; audio (n, D); image (n, D), zero where there is no picture; has_image (n,).
-Metadata: ids and the encoder's fingerprint.
+where a table has some; audio (n, D); image (n, D), zero where there is no picture; has_image (n,);
+pictures (P, D) where the data list all pictures of their classes. Metadata: ids, the classes of
+`pictures` and the encoder's fingerprint.
 """
 
 import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
@@ -88,11 +89,16 @@ def embed_pictures(
     has = torch.tensor([i in data.image for i in data.ids], dtype=torch.uint8)
     out = torch.zeros(len(data.ids), cache.encoder.dim)
     if has.any():
-        out[has.bool()] = cache.image([data.image[i] for i in data.ids if i in data.image])
-    for row, id_ in zip(out, data.ids, strict=True):
-        if data.image.get(id_) in unseen:
-            row.copy_(unseen[data.image[id_]])
+        paths = [data.image[i] for i in data.ids if i in data.image]
+        out[has.bool()] = embed_images(cache, paths, unseen)
     return out, has
+
+
+def embed_images(cache: EmbeddingCache, paths: list[str], unseen: dict[str, Tensor]) -> Tensor:
+    """Embed pictures: (n, D); those in `unseen` are taken from there."""
+    new = cache.image([path for path in paths if path not in unseen])
+    known = dict(zip([path for path in paths if path not in unseen], new, strict=True)) | unseen
+    return torch.stack([known[path] for path in paths])
 
 
 def embed(cfg: DictConfig) -> None:
@@ -115,6 +121,9 @@ def embed(cfg: DictConfig) -> None:
             "has_image": has_image,
         }
         metadata = {"ids": json.dumps(data.ids), "encoder": encoder.fingerprint}
+        if data.listed:
+            tensors["pictures"] = embed_images(cache, [path for path, _ in data.pictures], unseen)
+            metadata["pictures"] = json.dumps([label for _, label in data.pictures])
         temporary = folder / f".{split}.safetensors.tmp"
         save_file(tensors, temporary, metadata)
         os.replace(temporary, folder / f"{split}.safetensors")

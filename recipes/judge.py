@@ -13,7 +13,6 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 
 import csv
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from encoders.judge import Judge
 from encoders.judging import JudgeConfig, JudgeTrainer, accuracy
 from sep.data.kaldi import DataDir, held
 from sep.device import resolve
-from sep.program import guarded, say
+from sep.program import Pace, guarded, say
 
 
 def read_bank(data: DataDir, classes: list[str], device: torch.device | str) -> ClipBank:
@@ -51,23 +50,17 @@ def train(cfg: DictConfig) -> None:
     valid_bank = read_bank(valid, classes, device)
     log = Path(cfg.exp) / "log" / f"{cfg.out}.csv"
     log.parent.mkdir(parents=True, exist_ok=True)
-    began = spoke = time.monotonic()
+    pace, steps = Pace(config.steps), config.steps
     scores: dict[str, float] = {}
     with log.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["step", "seconds", "loss", "lr"])
-        for step in range(1, config.steps + 1):
+        for step in range(1, steps + 1):
             row = trainer.step()
-            now = time.monotonic()
-            table.writerow([step, f"{now - began:.2f}", f"{row['loss']:.6g}", f"{row['lr']:.6g}"])
-            if now - spoke > 5 or step == config.steps:
-                pace = (now - began) / step
-                say(
-                    f"judge: step {step}/{config.steps}  loss {row['loss']:.2f}  "
-                    f"{pace:.2f} s/step  {pace * (config.steps - step):.0f} s to go"
-                )
-                spoke = now
-            if step % cfg.valid_every == 0 or step == config.steps:
+            seconds = f"{pace.seconds:.2f}"
+            table.writerow([step, seconds, f"{row['loss']:.6g}", f"{row['lr']:.6g}"])
+            pace.tell(step, f"judge: step {step}/{steps}  loss {row['loss']:.2f}")
+            if step % cfg.valid_every == 0 or step == steps:
                 scores = accuracy(trainer.judge.eval(), valid_bank)
                 say("judge: valid " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     provenance = {"data": str(cfg.data), "split": cfg.split, "valid": scores, **asdict(config)}

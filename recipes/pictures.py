@@ -14,7 +14,6 @@ import sep.interrupt  # noqa: F401, first, for Ctrl-C during the imports below
 import csv
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from encoders.small import SmallEncoder
 from sep.data.kaldi import DataDir
 from sep.device import resolve
 from sep.errors import OptionError
-from sep.program import guarded, say
+from sep.program import Pace, guarded, say
 
 SIDE = 224  # pixels
 Pairs = list[tuple[str, int]]  # path and class index of each picture
@@ -59,21 +58,15 @@ def read(pairs: Pairs) -> tuple[Tensor, Tensor]:
 def learn(tuner: PictureTuner, name: str, log: Path) -> None:
     """Run all steps of a tuner; its losses go to the table `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    began = spoke = time.monotonic()
     steps = tuner.config.steps
+    pace = Pace(steps)
     with log.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["step", "seconds", "loss"])
         for step in range(1, steps + 1):
-            loss, now = tuner.step(), time.monotonic()
-            table.writerow([step, f"{now - began:.2f}", f"{loss:.6g}"])
-            if now - spoke > 5 or step == steps:
-                pace = (now - began) / step
-                say(
-                    f"{name}: step {step}/{steps}  loss {loss:.2f}  {pace:.2f} s/step  "
-                    f"{pace * (steps - step):.0f} s to go"
-                )
-                spoke = now
+            loss = tuner.step()
+            table.writerow([step, f"{pace.seconds:.2f}", f"{loss:.6g}"])
+            pace.tell(step, f"{name}: step {step}/{steps}  loss {loss:.2f}")
     tuner.finish()
 
 

@@ -1,6 +1,7 @@
 """How a program of the toolkit speaks and fails: plain lines, one-line errors, exit codes."""
 
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,30 @@ def say(line: str) -> None:
     """Print a line at once; under torchrun only the first process speaks."""
     if distributed.rank() == 0:
         print(line, flush=True)
+
+
+class Pace:
+    """What a run of some steps tells of its course: a line every five seconds.
+
+    Args:
+        steps: of the whole run, which begins now.
+    """
+
+    def __init__(self, steps: int):
+        self.steps, self._began = steps, time.monotonic()
+        self._spoke = self._began
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._began
+
+    def tell(self, step: int, words: str, now: bool = False) -> None:
+        """After a `step`, from 1: say `words`, the pace and what is to go, if it is time."""
+        if now or step == self.steps or time.monotonic() - self._spoke > 5:
+            pace = self.seconds / step
+            say(f"{words}  {pace:.2f} s/step  {pace * (self.steps - step):.0f} s to go")
+            self._spoke = time.monotonic()
 
 
 def guarded(program: Callable[..., Any], *arguments: Any) -> None:

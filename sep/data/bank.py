@@ -11,9 +11,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sep.data.kaldi import DataDir
-from sep.data.mixing import colour, level
+from sep.data.mixing import active_rms, colour, level
 from sep.data.scene import Scene
 from sep.errors import DataError
+
+COMPANY_DB = -10.0  # a second clip of the label in a source is down to this under the first
 
 
 class Waves:
@@ -93,14 +95,23 @@ class ClipBank(Waves):
         self.sample_rate = sample_rate
         self.labels = sorted(set(data.label[i] for i in self.ids))
         self.label = torch.tensor([self.labels.index(data.label[i]) for i in self.ids])
-        # (labels, most clips) clip index, rows filled by repetition, and how many are real
-        members = [torch.nonzero(self.label == k).flatten() for k in range(len(self.labels))]
-        most = max(len(m) for m in members)
-        self.count = torch.tensor([len(m) for m in members])
-        self.member = torch.stack([m.repeat(-(-most // len(m)))[:most] for m in members])
+        self.member, self.count = members(self.label, len(self.labels))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def members(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What belongs to each of `count` groups, of items whose groups are (n,).
+
+    Returns:
+        (count, most) indices of items, each row filled up by repetition, and (count,) how many of a
+        row are real.
+    """
+    mine = [torch.nonzero(group == k).flatten() for k in range(count)]
+    most = max(len(m) for m in mine)
+    rows = [m.repeat(-(-most // len(m)))[:most] if len(m) else m.new_zeros(most) for m in mine]
+    return torch.stack(rows), torch.tensor([len(m) for m in mine])
 
 
 def _read(path: str, sample_rate: int) -> Tensor:
@@ -191,18 +202,12 @@ class MixtureSampler:
             mixture is their sum and `floor`.
         """
         clip = self.choose(generator)
-        bank, shape = self.bank, (self.batch, self.sources)
+        shape = (self.batch, self.sources)
         place, gains = torch.rand(2, *shape, generator=generator)
         gains = (gains * 2 - 1) * self.gain_db / 2
-        rate = None
-        if self.speed:
-            rate = ((torch.rand(shape, generator=generator) * 2 - 1) * self.speed).exp()
-        # from the clip's end back to the segment's end: negative where the clip is the shorter
-        span = self.samples if rate is None else (self.samples * rate).long()
-        room = bank.length[clip] - span
-        offset = (place * (room + room.sign())).long()
-        flat = None if rate is None else rate.flatten()
-        sources = bank.segments(clip.flatten(), offset.flatten(), self.samples, flat)
+        sources = self._played(clip.flatten(), place.flatten(), generator)
+        if self.scene.company:
+            sources = self._accompanied(clip.flatten(), sources, generator)
         if self.colour_db:
             sources = colour(sources, self.colour_db, generator)
         sources = self.scene.recorded(sources.unflatten(0, shape), generator)
@@ -211,6 +216,34 @@ class MixtureSampler:
             heard[:, 0] = True
             sources = sources * heard[..., None].to(sources.device)
         return clip, self.scene.louder(level(sources, gains.to(sources.device)), generator)
+
+    def _played(self, clip: Tensor, place: Tensor, generator: torch.Generator) -> Tensor:
+        """Segments (M, N) of clips (M,), cut at `place` (M,), 0 to 1 of where they can be cut."""
+        rate = None
+        if self.speed:
+            rate = ((torch.rand(clip.shape, generator=generator) * 2 - 1) * self.speed).exp()
+        # from the clip's end back to the segment's end: negative where the clip is the shorter
+        span = self.samples if rate is None else (self.samples * rate).long()
+        room = self.bank.length[clip] - span
+        offset = (place * (room + room.sign())).long()
+        return self.bank.segments(clip, offset, self.samples, rate)
+
+    def _accompanied(self, clip: Tensor, sources: Tensor, generator: torch.Generator) -> Tensor:
+        """Sources (M, N) of clips (M,), some with another clip of the label, not louder.
+
+        A label of one clip keeps itself company, cut and played otherwise.
+        """
+        bank = self.bank
+        used, pick, place, down = torch.rand(4, len(clip), generator=generator)
+        if not len(rows := torch.nonzero(used < self.scene.company).flatten()):
+            return sources
+        label = bank.label[clip[rows]]
+        other = bank.member[label, (pick[rows] * bank.count[label]).long()]
+        second = self._played(other, place[rows], generator)
+        gain = 10 ** (down[rows].to(second.device) * COMPANY_DB / 20)
+        rows = rows.to(sources.device)
+        gain = gain * active_rms(sources[rows]) / active_rms(second).clamp(min=1e-6)
+        return sources.index_add(0, rows, second * gain[:, None])
 
     def floor(self, sources: Tensor, generator: torch.Generator) -> Tensor:
         """The noise of the mixtures of `sources`, drawn after them: (B, N), or (B, 1) zeros."""
@@ -230,6 +263,8 @@ class QueryBank:
     Attributes:
         text: (n, V, D) wordings of each clip; audio: (n, D); image: (n, D), zeros where none;
         has_image: (n,) bool. Rows follow `ids`.
+        pictures: (P, D) all pictures of the classes, picture_labels: (P,) their names; none where
+            clips have only pictures of their own.
     """
 
     def __init__(self, path: str | Path, bank: ClipBank | None = None, device="cpu"):
@@ -239,6 +274,10 @@ class QueryBank:
                 self.encoder = file.metadata().get("encoder", "")
                 names = ("text", "audio", "image", "has_image")
                 values = {name: file.get_tensor(name).to(device) for name in names}
+                self.picture_labels: list[str] = json.loads(file.metadata().get("pictures", "[]"))
+                self.pictures = torch.zeros(0, values["image"].shape[-1], device=device)
+                if self.picture_labels:
+                    self.pictures = file.get_tensor("pictures").float().to(device)
         except FileNotFoundError:
             raise DataError(f"{path}: missing; run stage 3 first") from None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -249,6 +288,10 @@ class QueryBank:
         self.bank = bank
         if bank is not None and bank.ids != self.ids:
             raise DataError(f"{path}: does not match the data; run stage 3 again")
+        if bank is not None:
+            place = {name: k for k, name in enumerate(bank.labels)}
+            of = torch.tensor([place.get(name, -1) for name in self.picture_labels])
+            self._picture, self._shown = members(of, len(bank.labels))
 
     @property
     def dim(self) -> int:
@@ -260,18 +303,23 @@ class QueryBank:
 
         With probability `mixed` a query is the convex combination of the text, audio and image
         embeddings with weights u_i / sum(u), u uniform (OmniSep's query mix-up); otherwise it is
-        one of them at random. The audio query is another clip of the label where there is one;
-        clips without a picture use text and audio.
+        one of them at random. The audio query is another clip of the label where there is one, the
+        picture any of the label where there is a list of them; clips without a picture use text and
+        audio.
         """
-        bank = self.bank
+        bank, device = self.bank, self.text.device
         rand = torch.rand(*clip.shape, 6, generator=generator)
         wording = (rand[..., 0] * self.text.shape[1]).long()
-        count = bank.count[bank.label[clip]]
-        other = bank.member[bank.label[clip], (rand[..., 1] * count).long()]
-        has_image = self.has_image.cpu()[clip]
-        clip, other = clip.to(self.text.device), other.to(self.text.device)
-        text = self.text[clip, wording.to(clip.device)]
-        return mix_up(text, self.audio[other], self.image[clip], has_image, rand[..., 2:], mixed)
+        label = bank.label[clip]
+        other = bank.member[label, (rand[..., 1] * bank.count[label]).long()]
+        image, has_image = self.image[clip.to(device)], self.has_image.cpu()[clip]
+        if self.picture_labels:
+            pick, shown = torch.rand(clip.shape, generator=generator), self._shown[label]
+            row, listed = self._picture[label, (pick * shown).long()].to(device), shown > 0
+            image = torch.where(listed.to(device)[..., None], self.pictures[row], image)
+            has_image = has_image | listed
+        text = self.text[clip.to(device), wording.to(device)]
+        return mix_up(text, self.audio[other.to(device)], image, has_image, rand[..., 2:], mixed)
 
 
 def kin(queries: QueryBank, count: int = 3) -> Tensor:

@@ -88,6 +88,11 @@ class DataDir:
         return len(self.ids)
 
     @property
+    def listed(self) -> bool:
+        """Whether there is a list of all pictures beside those of the clips."""
+        return bool(self._further)
+
+    @property
     def pictures(self) -> list[tuple[str, str]]:
         """Sorted pairs of a picture's path and its class, those of `image` among them."""
         own = {(path, self.label[id_]) for id_, path in self.image.items() if id_ in self.label}

@@ -34,6 +34,7 @@ class Scene:
         loudness_db: the whole mixture is up to this much louder or quieter.
         family: probability that the second source is of a class that the texts say is near that of
             the first.
+        company: probability that a source is two clips of its class at once.
 
     Raises:
         OptionError: a probability beyond 0 to 1, a loudness below 0.
@@ -44,6 +45,7 @@ class Scene:
     noise: float = 0.0
     loudness_db: float = 0.0
     family: float = 0.0
+    company: float = 0.0
 
     def __post_init__(self):
         for field in fields(self):

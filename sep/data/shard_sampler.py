@@ -61,7 +61,7 @@ class ShardSampler(MixtureSampler):
         options: as in `MixtureSampler`.
 
     Raises:
-        OptionError: `scene.family`, for which all clips have to be at hand.
+        OptionError: `scene.family` or `scene.company`, for which all clips have to be at hand.
     """
 
     def __init__(
@@ -74,8 +74,9 @@ class ShardSampler(MixtureSampler):
         **options: Any,
     ):
         super().__init__(ShardBank(shards, device=device), batch, **options)
-        if self.scene.family:
-            raise OptionError("scene.family chooses among clips in memory; use 0 or tars=null")
+        for name in ("family", "company"):
+            if getattr(self.scene, name):
+                raise OptionError(f"scene.{name} chooses among clips in memory; use 0 or tars=null")
         # as much of a clip as the fastest playing needs
         most = math.ceil(self.samples * math.exp(self.speed)) + 1
         world, ahead = distributed.world(), 2 * batch * self.sources

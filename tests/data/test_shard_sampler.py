@@ -55,8 +55,9 @@ def test_scenes_vary_but_the_next_clips_are_those_of_the_stream(folder):
     assert sampler.floor(sources, sampler.generator(1)).shape == (4, SAMPLES)
     assert not torch.equal(sources, sampler_of(folder).draw(sampler.generator(0))[1])
     assert torch.equal(clip, sampler_of(folder).draw(sampler.generator(0))[0])
-    with pytest.raises(OptionError, match=r"scene\.family"):
-        sampler_of(folder, scene=Scene(family=0.5))
+    for name in ("family", "company"):
+        with pytest.raises(OptionError, match=rf"scene\.{name}"):
+            sampler_of(folder, scene=Scene(**{name: 0.5}))
 
 
 def test_either_label_may_come_first(folder):

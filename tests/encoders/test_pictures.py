@@ -242,11 +242,16 @@ def test_training_pictures_are_embedded_by_encoders_that_have_not_seen_them(home
         for split in ("train", "valid"):
             with safe_open(home / "exp" / "t" / "queries" / f"{split}.safetensors", "pt") as file:
                 rows[name, split] = file.get_tensor("image")
+                rows[name, split, "all"] = file.get_tensor("pictures")
+                named = json.loads(file.metadata()["pictures"])
+            assert named == [label for _, label in DataDir(home / "data" / split).pictures]
     shown = DataDir(home / "data" / "train")
     expected = torch.stack([vectors[paths.index(shown.image[i])] for i in shown.ids])
     assert torch.equal(rows["unseen", "train"], expected)
     assert not torch.allclose(rows["seen", "train"], expected, atol=1e-3)
     assert torch.equal(rows["seen", "valid"], rows["unseen", "valid"])
+    expected = torch.stack([vectors[paths.index(path)] for path, _ in shown.pictures])
+    assert torch.equal(rows["unseen", "train", "all"], expected)
 
     other = fresh()
     other.adapt_images(2)

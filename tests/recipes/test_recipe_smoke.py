@@ -369,7 +369,7 @@ def test_a_second_pass_is_trained_tuned_and_measured(finished):
     _, exp = finished
     few = ["steps=1", "valid_mixtures=2"]
     reflective = ["out=reflective", "init=exp/main/supervised/best", "batch=2"]
-    varied = "scene={room: 0.5, band: 0.5, noise: 0.5, loudness_db: 20, family: 0.5}"
+    varied = "scene={room: 0.5, band: 0.5, noise: 0.5, loudness_db: 20, family: 0.5, company: 0.5}"
     succeed(exp, "train.py", *reflective, "network={kind: reflect}", "reflect.pool=2", varied, *few)
     tuned = ["rl=aurora", "out=aurora", "init=exp/main/reflective/best", "rl.batch=2"]
     succeed(exp, "rl.py", *tuned, "rl.freeze_head=1", varied, *few)

@@ -1,7 +1,10 @@
 """Clips in memory, training mixtures and query mix-up."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sep.data.bank import ClipBank, MixtureSampler, QueryBank, kin, known
 from sep.data.kaldi import DataDir
@@ -162,6 +165,58 @@ def test_a_class_is_mixed_with_the_one_that_its_texts_are_nearest_to(corpus):
     label = bank.label[three.choose(three.generator(0))]
     assert (label.sort(1).values == torch.arange(3)).all()
     assert torch.equal(label[:, 1], near[label[:, 0], 0])
+
+
+def test_a_source_in_company_is_two_clips_of_its_class(corpus):
+    bank = ClipBank(DataDir(corpus / "data"))
+    options = {"batch": 200, "samples": 2_048, "gain_db": 0.0}
+    alone = MixtureSampler(bank, **options)
+    some = MixtureSampler(bank, **options, scene=Scene(company=0.3))
+    (clip, before), (same, after) = (s.draw(s.generator(0)) for s in (alone, some))
+    assert torch.equal(clip, same)
+    before, after, clip = before.flatten(0, 1), after.flatten(0, 1), clip.flatten()
+    row = torch.nonzero((before - after).abs().amax(1) > 1e-4).flatten()
+    assert len(row) / len(clip) == pytest.approx(0.3, abs=0.07)
+    # what was added is a tone of the same class: both classes of tones stay on their side of 1 kHz
+    spectrum = torch.fft.rfft(after[row]).abs().square()
+    low = spectrum[:, :128].sum(1) / spectrum.sum(1)
+    for name, share in (("low tone", 1.0), ("high tone", 0.0)):
+        mine = low[bank.label[clip[row]] == bank.labels.index(name)]
+        assert len(mine) > 10 and (mine - share).abs().max() < 0.05
+    # and no louder than the first: that is left over when the first is fitted to the sum
+    first, both = before[row], after[row]
+    fit = (first * both).sum(1, keepdim=True) / first.square().sum(1, keepdim=True)
+    noise = bank.label[clip[row]] == bank.labels.index(
+        "hiss"
+    )  # unlike tones, clips do not correlate
+    left = ((both - fit * first).square().sum(1) / (fit * first).square().sum(1))[noise]
+    assert 0.08 < left.min() and left.max() < 1.5
+
+
+def test_a_picture_is_any_of_the_class_where_all_are_listed(corpus, tmp_path):
+    bank = ClipBank(DataDir(corpus / "data"))
+    tensors = load_file(corpus / "queries.safetensors")
+    tensors["image"][:], tensors["has_image"][:] = torch.eye(16)[0], 1
+    tensors["pictures"] = torch.eye(16)[1:5]
+    names = [bank.labels[0], bank.labels[1], bank.labels[0], "no class of these"]
+    metadata = {"ids": json.dumps(bank.ids), "pictures": json.dumps(names)}
+    save_file(tensors, tmp_path / "queries.safetensors", metadata)
+    queries = QueryBank(tmp_path / "queries.safetensors", bank)
+    queries.text[:], queries.audio[:] = 0, 0  # what is drawn is nothing or a picture
+    clip = bank.member[:, :1].repeat(1, 600)
+    drawn = queries.draw(clip, torch.Generator().manual_seed(0), mixed=0.0)
+    share = (drawn > 0.5).float().mean(1)[:, :6]  # of labels, in each direction
+    third = pytest.approx(1 / 3, abs=0.06)
+    assert share[0].tolist() == [
+        0,
+        pytest.approx(1 / 6, abs=0.05),
+        0,
+        pytest.approx(1 / 6, abs=0.05),
+        0,
+        0,
+    ]
+    assert share[1].tolist() == [0, 0, third, 0, 0, 0]
+    assert share[2].tolist() == [third, 0, 0, 0, 0, 0]  # a label without a list: the clip's own
 
 
 def test_a_noise_floor_is_in_the_mixture_and_in_no_mask(corpus):
