@@ -96,8 +96,8 @@ def embed_pictures(
 
 def embed_images(cache: EmbeddingCache, paths: list[str], unseen: dict[str, Tensor]) -> Tensor:
     """Embed pictures: (n, D); those in `unseen` are taken from there."""
-    new = cache.image([path for path in paths if path not in unseen])
-    known = dict(zip([path for path in paths if path not in unseen], new, strict=True)) | unseen
+    rest = [path for path in paths if path not in unseen]
+    known = unseen | dict(zip(rest, cache.image(rest), strict=True))
     return torch.stack([known[path] for path in paths])
 
 

@@ -119,7 +119,7 @@ class ShardQueries:
     def draw(self, clip: Tensor, generator: torch.Generator, mixed: float = 0.5) -> Tensor:
         """Training queries for clips (B, S): (B, S, D), unit norm; as `QueryBank.draw`.
 
-        The audio query is one of those that were packed with the clip.
+        The audio query is one of those that were packed with the clip, the picture its own.
         """
         bank = self.sampler.bank
         rand = torch.rand(*clip.shape, 6, generator=generator)

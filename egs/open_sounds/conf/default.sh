@@ -21,7 +21,7 @@ train_conf=(
   "model=$model" steps=5000 valid_every=500 valid_mixtures=200
   sources=3 absent=0.4 gain_db=10 speed=0.2 colour_db=5 "scene=$scene" recall=7
 )
-[ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # half an hour on two CPU cores
+[ "$model" != lite0 ] || train_conf+=(start=pictures lr=1e-3)  # ImageNet's backbone
 # the mixtures of training, so that what is absent stays silent, but as they come from the recordings
 rl_conf=(valid_mixtures=200 sources=3 absent=0.4 gain_db=10)
 [ "$rl" != critic ] || rl_conf+=(steps=48 rl.blend=0.5)
